@@ -1,0 +1,1 @@
+"""What things are: frozen nouns and their own arithmetic. Imports nothing else of ours."""

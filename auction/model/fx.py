@@ -1,0 +1,47 @@
+# Exchange rates as one snapshot, and exact conversion on integers.
+#
+# Rates are units of a currency per US dollar, as decimals. Between two currencies there is the direct rate, its inverse,
+# or the way through USD; never a third currency, and never 1:1 for want of a rate. A conversion is one exact rational
+# step, rounded once, DOWN or UP as its caller must choose.
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+
+from auction.model.money import CpmMicros
+
+
+class Ratio(msgspec.Struct, frozen=True, gc=False):
+    """An exact factor from one currency to another."""
+
+    numerator: int
+    denominator: int
+
+    def down(self, amount: CpmMicros) -> CpmMicros:
+        return CpmMicros(amount * self.numerator // self.denominator)
+
+    def up(self, amount: CpmMicros) -> CpmMicros:
+        return CpmMicros(-(-amount * self.numerator // self.denominator))
+
+
+SAME = Ratio(1, 1)
+
+
+class Fx(msgspec.Struct, frozen=True):
+    """A snapshot of rates: who made it (`id`), when (`time`, ISO 8601), and units per USD as decimal text."""
+
+    id: str = ""
+    time: str = ""
+    rates: dict[str, str] = {}
+
+    def ratio(self, source: str, target: str) -> Ratio | None:
+        """Give the exact factor from `source` to `target`; None where a rate is missing."""
+        if source == target:
+            return SAME
+        per_usd = {"USD": Decimal(1), **{code: Decimal(rate) for code, rate in self.rates.items()}}
+        if source not in per_usd or target not in per_usd:
+            return None
+        top, bottom = per_usd[target].as_integer_ratio(), per_usd[source].as_integer_ratio()
+        return Ratio(top[0] * bottom[1], top[1] * bottom[0])

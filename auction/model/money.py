@@ -1,0 +1,99 @@
+# Money is an integer number of micros of one unit CPM: 2.01 is 2 010 000.
+#
+# The wire carries doubles. Each becomes an integer once, here, and nothing after that compares or adds a float. A double
+# is read at nine decimals, half to even, which takes away the noise of sums (0.1 * 3 is 0.3); then a bid is brought
+# down to a micro and a floor up, so that rounding never sells below a floor nor charges above a bid.
+
+from __future__ import annotations
+
+from decimal import Decimal
+from math import isfinite
+from typing import NewType
+
+CpmMicros = NewType("CpmMicros", int)
+
+MICROS = 1_000_000
+NANOS_PER_MICRO = 1_000
+
+# 1 000 000 000 CPM: a thousand times any price ever paid. Keeps every sum of an auction far inside int64.
+LIMIT = CpmMicros(1_000_000_000 * MICROS)
+
+# Below 2**50 nanos a product x * 1e9 is off by less than 2**-3; away from a half its nearest integer is then exact.
+_FAST_NANOS = float(2**50)
+
+
+def nanos(amount: float) -> int:
+    """Read a finite, non-negative double at nine decimals, half to even.
+
+    >>> nanos(0.1 * 3), nanos(2.01)
+    (300000000, 2010000000)
+    """
+    assert isfinite(amount)
+    assert amount >= 0
+    product = amount * 1e9
+    if product < _FAST_NANOS:
+        nearest = round(product)
+        if abs(product - nearest) < 0.25:
+            return nearest
+    numerator, denominator = amount.as_integer_ratio()
+    quotient, rest = divmod(numerator * 1_000_000_000, denominator)
+    double = 2 * rest
+    if double > denominator or (double == denominator and quotient & 1):
+        quotient += 1
+    return quotient
+
+
+def price_micros(amount: float) -> CpmMicros:
+    """Bring a bid's price to a micro, DOWN."""
+    return CpmMicros(nanos(amount) // NANOS_PER_MICRO)
+
+
+def floor_micros(amount: float) -> CpmMicros:
+    """Bring a floor to a micro, UP."""
+    return CpmMicros(-(-nanos(amount) // NANOS_PER_MICRO))
+
+
+def above_limit(amount: float) -> bool:
+    """Tell whether a finite, non-negative amount as sent is beyond what enters an auction."""
+    return amount > 2e9 or nanos(amount) > LIMIT * NANOS_PER_MICRO
+
+
+def decimal_micros(amount: Decimal) -> CpmMicros:
+    """Read an exact decimal (a setting) as micros; ValueError if it is finer than a micro, negative or over the limit."""
+    if not amount.is_finite() or amount < 0:
+        raise ValueError(f"expected an amount >= 0, was {amount}")
+    scaled = amount * MICROS
+    whole = int(scaled)
+    if whole != scaled:
+        raise ValueError(f"expected at most 6 decimals, was {amount}")
+    if whole > LIMIT:
+        raise ValueError(f"expected at most 1000000000, was {amount}")
+    return CpmMicros(whole)
+
+
+def cpm(amount: CpmMicros) -> float:
+    """Give the double nearest to an amount, for a field of the wire that holds a double."""
+    return amount / MICROS
+
+
+def text(amount: int) -> str:
+    """Write micros as a plain exact decimal without trailing zeros.
+
+    >>> text(2_010_000), text(0), text(5_000_000)
+    ('2.01', '0', '5')
+    """
+    sign = "-" if amount < 0 else ""
+    whole, part = divmod(abs(amount), MICROS)
+    return f"{sign}{whole}.{part:06d}".rstrip("0") if part else f"{sign}{whole}"
+
+
+def sent_text(amount: float) -> str:
+    """Write a price as it was sent, NaN, infinities and -0.0 included: the shortest decimal that reads back the same."""
+    if amount != amount:
+        return "NaN"
+    if not isfinite(amount):
+        return "Infinity" if amount > 0 else "-Infinity"
+    if abs(amount) >= 1e21:
+        return repr(amount)
+    plain = format(Decimal(repr(amount)), "f")
+    return plain.removesuffix(".0") if amount else plain
