@@ -100,10 +100,14 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 
 
 class AuctionResult(msgspec.Struct, frozen=True, gc=False):
-    """A closed auction. `response` is in the arrival's encoding; `nbr` is set where nothing was sold."""
+    """A closed auction. `response` is in the arrival's encoding; `nbr` is set where nothing was sold.
+
+    `explained`: the response tells why, so it is worth sending even where nothing was sold.
+    """
 
     response: bytes
     nbr: int | None
+    explained: bool
     outcomes: tuple[Outcome, ...]
     non_bids: tuple[NonBid, ...]
     warnings: tuple[Warning, ...]

@@ -36,12 +36,27 @@ class Fx(msgspec.Struct, frozen=True):
     time: str = ""
     rates: dict[str, str] = {}
 
+    def compiled(self) -> Rates:
+        """Read the decimals once; ValueError for a rate that is not a positive number."""
+        per_usd = {"USD": (1, 1)}
+        for code, rate in self.rates.items():
+            exact = Decimal(rate)
+            if not exact.is_finite() or exact <= 0:
+                raise ValueError(f"fx.rates.{code}: expected a number > 0, was {rate}")
+            per_usd[code] = exact.as_integer_ratio()
+        return Rates(per_usd)
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """A snapshot ready for use: each currency's units per USD as numerator and denominator."""
+
+    per_usd: dict[str, tuple[int, int]]
+
     def ratio(self, source: str, target: str) -> Ratio | None:
         """Give the exact factor from `source` to `target`; None where a rate is missing."""
         if source == target:
             return SAME
-        per_usd = {"USD": Decimal(1), **{code: Decimal(rate) for code, rate in self.rates.items()}}
-        if source not in per_usd or target not in per_usd:
+        top, bottom = self.per_usd.get(target), self.per_usd.get(source)
+        if top is None or bottom is None:
             return None
-        top, bottom = per_usd[target].as_integer_ratio(), per_usd[source].as_integer_ratio()
         return Ratio(top[0] * bottom[1], top[1] * bottom[0])

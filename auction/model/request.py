@@ -29,9 +29,10 @@ class Deal(msgspec.Struct, frozen=True, gc=False):
 
 
 class Imp(msgspec.Struct, frozen=True, gc=False):
-    """One impression; `floor` is micros of `currency`, UP."""
+    """One impression; `floor` is micros of `currency`, UP; `tagid` names its placement, empty for none."""
 
     id: str
+    tagid: str
     media: int
     floor: CpmMicros
     currency: str

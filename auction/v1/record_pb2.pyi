@@ -98,7 +98,7 @@ class Reply(_message.Message):
     def __init__(self, bidder: _Optional[str] = ..., status: _Optional[_Union[ReplyStatus, str]] = ..., body: _Optional[bytes] = ..., latency_us: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Result(_message.Message):
-    __slots__ = ("response", "nbr", "outcome", "non_bid", "warning")
+    __slots__ = ("response", "nbr", "outcome", "non_bid", "warning", "explained")
     class Outcome(_message.Message):
         __slots__ = ("bidder", "seat", "id", "imp", "impid", "deal", "price", "currency", "floor_cpm_micros", "loss_reason", "min_to_win_cpm_micros", "clearing_price_cpm_micros", "pays_cpm_micros", "price_setter")
         BIDDER_FIELD_NUMBER: _ClassVar[int]
@@ -155,9 +155,11 @@ class Result(_message.Message):
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
     NON_BID_FIELD_NUMBER: _ClassVar[int]
     WARNING_FIELD_NUMBER: _ClassVar[int]
+    EXPLAINED_FIELD_NUMBER: _ClassVar[int]
     response: bytes
     nbr: int
     outcome: _containers.RepeatedCompositeFieldContainer[Result.Outcome]
     non_bid: _containers.RepeatedCompositeFieldContainer[Result.NonBid]
     warning: _containers.RepeatedCompositeFieldContainer[Result.Warning]
-    def __init__(self, response: _Optional[bytes] = ..., nbr: _Optional[int] = ..., outcome: _Optional[_Iterable[_Union[Result.Outcome, _Mapping]]] = ..., non_bid: _Optional[_Iterable[_Union[Result.NonBid, _Mapping]]] = ..., warning: _Optional[_Iterable[_Union[Result.Warning, _Mapping]]] = ...) -> None: ...
+    explained: bool
+    def __init__(self, response: _Optional[bytes] = ..., nbr: _Optional[int] = ..., outcome: _Optional[_Iterable[_Union[Result.Outcome, _Mapping]]] = ..., non_bid: _Optional[_Iterable[_Union[Result.NonBid, _Mapping]]] = ..., warning: _Optional[_Iterable[_Union[Result.Warning, _Mapping]]] = ..., explained: _Optional[bool] = ...) -> None: ...

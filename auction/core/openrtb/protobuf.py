@@ -1,0 +1,278 @@
+# Message bytes to the nouns that the rules read, and a decision back to message bytes.
+#
+# This is where a request from outside is checked: everything the rules forbid is refused here, with the path of the
+# field, for both edges alike (JSON becomes message bytes first). What the rules do not read is not looked at; it stays
+# in the message and leaves with it.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from math import isfinite
+
+import msgspec
+from google.protobuf.message import DecodeError
+
+from auction.core.openrtb.json import strip_rest
+from auction.model.auction import NonBid, Outcome, Warning
+from auction.model.currencies import ISO_4217
+from auction.model.errors import InvalidReply, InvalidRequest
+from auction.model.money import CpmMicros, above_limit, cpm, floor_micros, sent_text
+from auction.model.reasons import PriceSetter
+from auction.model.reply import Answer, Bid
+from auction.model.request import BidRequest, Deal, Imp, Media
+from auction.model.rules import Limits
+from auction.v1.exchange_pb2 import Explanation
+from auction.v1.openrtb_pb2 import BidRequest as RequestMessage
+from auction.v1.openrtb_pb2 import BidResponse as ResponseMessage
+
+
+def parse_request(body: bytes) -> RequestMessage:
+    """Read message bytes; InvalidRequest if they are none."""
+    message = RequestMessage()
+    try:
+        message.ParseFromString(body)
+    except DecodeError as error:
+        raise InvalidRequest("", "expected a BidRequest message") from error
+    return message
+
+
+def decode_request(message: RequestMessage, limits: Limits) -> tuple[BidRequest, list[Warning]]:
+    """Check a request against the rules and give what they read of it; InvalidRequest names the first fault."""
+    if not message.id:
+        raise InvalidRequest("id", "missing")
+    imps = message.imp
+    if not imps:
+        raise InvalidRequest("imp", "missing")
+    if len(imps) > limits.imps:
+        raise InvalidRequest("imp", f"expected at most {limits.imps}, were {len(imps)}")
+    at = message.at if message.HasField("at") else 0
+    if at not in (0, 1, 2):
+        raise InvalidRequest("at", f"expected 0, 1 or 2, was {at}")
+    if message.tmax < 0:
+        raise InvalidRequest("tmax", f"expected >= 0, was {message.tmax}")
+    rows: dict[str, int] = {}
+    nouns = []
+    for row, imp in enumerate(imps):
+        noun = _imp(row, imp, limits)
+        if noun.id in rows:
+            raise InvalidRequest(f"imp[{row}].id", f"duplicate of imp[{rows[noun.id]}].id")
+        rows[noun.id] = row
+        nouns.append(noun)
+    warnings = []
+    if message.wseat and message.bseat:
+        warnings.append(Warning("bseat", "given beside wseat; both are applied"))
+    return BidRequest(message.id, at or 2, message.tmax, tuple(message.cur), tuple(nouns)), warnings
+
+
+def _imp(row: int, imp: RequestMessage.Imp, limits: Limits) -> Imp:
+    if not imp.id:
+        raise InvalidRequest(f"imp[{row}].id", "missing")
+    media = 0
+    if imp.HasField("banner"):
+        media |= Media.BANNER
+    if imp.HasField("video"):
+        media |= Media.VIDEO
+        _timed(f"imp[{row}].video", imp.video)
+    if imp.HasField("audio"):
+        media |= Media.AUDIO
+        _timed(f"imp[{row}].audio", imp.audio)
+    if imp.HasField("native"):
+        media |= Media.NATIVE
+    if not media:
+        raise InvalidRequest(f"imp[{row}]", "expected one of banner, video, audio, native")
+    floor = _floor(f"imp[{row}].bidfloor", imp.bidfloor)
+    currency = _currency(f"imp[{row}].bidfloorcur", imp.bidfloorcur)
+    if not imp.HasField("pmp"):
+        return Imp(imp.id, imp.tagid, media, floor, currency, False, _NO_DEALS)
+    pmp = imp.pmp
+    if len(pmp.deals) > limits.deals_per_imp:
+        raise InvalidRequest(f"imp[{row}].pmp.deals", f"expected at most {limits.deals_per_imp}, were {len(pmp.deals)}")
+    deals: dict[str, Deal] = {}
+    for place, deal in enumerate(pmp.deals):
+        # The first of two deals with one id is the one that bids answer to.
+        noun = _deal(f"imp[{row}].pmp.deals[{place}]", deal)
+        deals.setdefault(noun.id, noun)
+    return Imp(imp.id, imp.tagid, media, floor, currency, pmp.private_auction, deals)
+
+
+_NO_DEALS: dict[str, Deal] = {}
+
+
+def _deal(path: str, deal: RequestMessage.Deal) -> Deal:
+    if not deal.id:
+        raise InvalidRequest(f"{path}.id", "missing")
+    if deal.at not in (0, 1, 2, 3):
+        raise InvalidRequest(f"{path}.at", f"expected 0 to 3, was {deal.at}")
+    if deal.HasField("mincpmpersec"):
+        _floor(f"{path}.mincpmpersec", deal.mincpmpersec)
+    _durfloors(path, deal.durfloors)
+    return Deal(
+        deal.id,
+        _floor(f"{path}.bidfloor", deal.bidfloor) if deal.HasField("bidfloor") else None,
+        _currency(f"{path}.bidfloorcur", deal.bidfloorcur),
+        deal.at,
+        frozenset(deal.wseat),
+    )
+
+
+def _timed(path: str, media: RequestMessage.Video | RequestMessage.Audio) -> None:
+    if media.rqddurs and (media.HasField("minduration") or media.HasField("maxduration")):
+        given = "minduration" if media.HasField("minduration") else "maxduration"
+        raise InvalidRequest(f"{path}.rqddurs", f"expected without {given}")
+    if media.HasField("mincpmpersec"):
+        _floor(f"{path}.mincpmpersec", media.mincpmpersec)
+    _durfloors(path, media.durfloors)
+
+
+def _durfloors(path: str, durfloors: Iterable[RequestMessage.DurFloors]) -> None:
+    for place, entry in enumerate(durfloors):
+        _floor(f"{path}.durfloors[{place}].bidfloor", entry.bidfloor)
+
+
+def _floor(path: str, amount: float) -> CpmMicros:
+    if amount == 0:
+        return CpmMicros(0)
+    if not isfinite(amount):
+        raise InvalidRequest(path, f"expected a number, was {sent_text(amount)}")
+    if amount < 0:
+        raise InvalidRequest(path, f"expected >= 0, was {sent_text(amount)}")
+    if above_limit(amount):
+        raise InvalidRequest(path, f"expected at most 1000000000, was {sent_text(amount)}")
+    return floor_micros(amount)
+
+
+def _currency(path: str, code: str) -> str:
+    if code not in ISO_4217:
+        raise InvalidRequest(path, f'expected an ISO 4217 code, was "{code[:16]}"')
+    return code
+
+
+def view(
+    message: RequestMessage,
+    imps: Sequence[int],
+    tmax_ms: int,
+    floors: Mapping[int, float],
+    deals: Mapping[tuple[int, int], float],
+) -> bytes:
+    """Write what a bidder is sent: the impressions it is asked for, its own tmax, the floors it will be held to.
+
+    `floors` gives the told floor of an impression's row, `deals` that of (row, place of the deal), each in the currency
+    that the object already names. Members without a field of the contract are left out.
+    """
+    told = RequestMessage()
+    told.CopyFrom(message)
+    told.tmax = tmax_ms
+    for row, amount in floors.items():
+        told.imp[row].bidfloor = amount
+    for (row, place), amount in deals.items():
+        told.imp[row].pmp.deals[place].bidfloor = amount
+    if len(imps) < len(told.imp):
+        kept = [message_imp for row, message_imp in enumerate(told.imp) if row in imps]
+        asked = RequestMessage()
+        asked.imp.extend(kept)
+        told.ClearField("imp")
+        told.imp.extend(asked.imp)
+    return strip_rest(told.SerializeToString())
+
+
+def scale_floors(body: bytes, scale: Fraction) -> bytes:
+    """Multiply the floors of impressions, for a laboratory's "what if"; a deal's floor is an agreement and stays."""
+    message = parse_request(body)
+    for imp in message.imp:
+        if imp.HasField("bidfloor") and isfinite(imp.bidfloor):
+            imp.bidfloor = float(Fraction(imp.bidfloor) * scale)
+    return message.SerializeToString()
+
+
+def decode_reply(body: bytes, bids_max: int) -> Answer:
+    """Read a bidder's message; InvalidReply if it is none, or has more bids than are looked at."""
+    message = ResponseMessage()
+    try:
+        message.ParseFromString(body)
+    except DecodeError as error:
+        raise InvalidReply("expected a BidResponse message") from error
+    nbr = message.nbr if message.HasField("nbr") else None
+    bids = [
+        Bid(bid.id, bid.impid, bid.price if bid.HasField("price") else None, bid.dealid, seatbid.seat, bid)
+        for seatbid in message.seatbid
+        for bid in seatbid.bid
+    ]
+    if len(bids) > bids_max and nbr is None:
+        raise InvalidReply(f"expected at most {bids_max} bids, were {len(bids)}")
+    # Absent is USD; the canonical message declares no default.
+    return Answer(message.id, message.cur or "USD", nbr, tuple(bids))
+
+
+class Sale(msgspec.Struct, frozen=True, gc=False):
+    """One winning bid as it leaves: the bidder's own bid, at the price it is charged in the response's currency."""
+
+    bidder: str
+    bid: Bid
+    price: CpmMicros
+
+
+def response(request: str, auction: str, currency: str, sales: Sequence[Sale], nbr: int | None) -> ResponseMessage:
+    """Build the answer: each winning bid under its seat, in the order of impressions; without any, `nbr`."""
+    message = ResponseMessage(id=request, bidid=auction)
+    if nbr is not None:
+        message.nbr = nbr
+        return message
+    message.cur = currency
+    seats: dict[tuple[str, str], ResponseMessage.SeatBid] = {}
+    for sale in sales:
+        key = (sale.bidder, sale.bid.seat)
+        seatbid = seats.get(key)
+        if seatbid is None:
+            seatbid = seats[key] = message.seatbid.add()
+            if sale.bid.seat:
+                seatbid.seat = sale.bid.seat
+        bid = seatbid.bid.add()
+        bid.CopyFrom(sale.bid.wire)  # type: ignore[arg-type]  # the handle that decode_reply put there
+        bid.price = cpm(sale.price)
+    return message
+
+
+def explain(
+    message: ResponseMessage,
+    auction: str,
+    currency: str,
+    imps: Sequence[str],
+    outcomes: Sequence[Outcome],
+    non_bids: Sequence[NonBid],
+    warnings: Sequence[Warning],
+) -> None:
+    """Add to an answer why it is what it is: Explanation (extension 501) and the community's seatnonbid."""
+    told = message.ext.Extensions[Explanation.auction]
+    told.id = auction
+    told.currency = currency
+    rows = [told.imp.add(id=imp) for imp in imps]
+    for outcome in outcomes:
+        bid = (rows[outcome.imp].bid if outcome.imp >= 0 else told.unplaced).add(
+            bidder=outcome.bidder,
+            seat=outcome.seat,
+            id=outcome.id,
+            impid=outcome.impid,
+            currency=outcome.currency,
+            loss_reason=outcome.reason,
+            floor_cpm_micros=outcome.floor,
+            min_to_win_cpm_micros=outcome.min_to_win,
+            clearing_price_cpm_micros=outcome.clearing_price,
+        )
+        if outcome.price is not None:
+            bid.price = outcome.price
+        if outcome.setter is not PriceSetter.NONE:
+            bid.price_setter = outcome.setter.name.lower()
+    for warning in warnings:
+        told.warning.add(path=warning.path, text=warning.text)
+    seats: dict[str, ResponseMessage.SeatNonBid] = {}
+    for non_bid in non_bids:
+        seat = non_bid.seat or non_bid.bidder
+        if seat not in seats:
+            seats[seat] = message.ext.seatnonbid.add(seat=seat)
+        seats[seat].nonbid.add(impid=non_bid.imp, statuscode=non_bid.status)
+
+
+def serialise(message: ResponseMessage) -> bytes:
+    """Write an answer so that equal answers are equal bytes."""
+    return message.SerializeToString(deterministic=True)
