@@ -1,0 +1,1 @@
+# What waits: sockets, disks, queues. Nothing in here decides anything about an auction.
