@@ -122,11 +122,11 @@ def settled() -> None:
     """Cancel what has already completed: nothing to do."""
 
 
-INTERNAL = Outgoing(status=Status.INTERNAL, message="internal error")
-
-
 async def awaited(endpoint: Endpoint, incoming: Incoming) -> Outgoing:
-    """Wait for an endpoint's answer. Cancellation is passed on to it and leaves nothing behind."""
+    """Wait for an endpoint's answer. Cancellation is passed on to it and leaves nothing behind.
+
+    An endpoint that raises all the same is one line in the log and an INTERNAL answer.
+    """
     answer: asyncio.Future[Outgoing] = asyncio.get_running_loop().create_future()
 
     def done(outgoing: Outgoing) -> None:
@@ -134,7 +134,10 @@ async def awaited(endpoint: Endpoint, incoming: Incoming) -> Outgoing:
         if not answer.done():
             answer.set_result(outgoing)
 
-    cancel = endpoint(incoming, done)
+    try:
+        cancel = endpoint(incoming, done)
+    except Exception:
+        return _failed(incoming)
     try:
         return await answer
     except asyncio.CancelledError:
@@ -154,8 +157,7 @@ def spawned(answer: Callable[[Incoming], Awaitable[Outgoing]]) -> Endpoint:
         try:
             outgoing = await answer(incoming)
         except Exception:
-            logging.getLogger(__name__).exception("a call to %s failed", incoming.method)
-            outgoing = INTERNAL
+            outgoing = _failed(incoming)
         done(outgoing)
 
     def endpoint(incoming: Incoming, done: Callable[[Outgoing], None], /) -> Cancel:
@@ -169,3 +171,9 @@ def spawned(answer: Callable[[Incoming], Awaitable[Outgoing]]) -> Endpoint:
         return cancel
 
     return endpoint
+
+
+def _failed(incoming: Incoming) -> Outgoing:
+    """Write a fault of ours down where we can read it, and tell the caller no more than that there was one."""
+    logging.getLogger(__name__).exception("a call to %s failed", incoming.method)
+    return Outgoing(status=Status.INTERNAL, message="internal error")
