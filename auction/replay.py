@@ -51,18 +51,22 @@ def auctions(frames: Iterable[Frame]) -> Iterator[Logged]:
     """Give the auctions of a log in its order, each with its rules; Unreadable for a record that cannot be one."""
     known: dict[bytes, tuple[RecordedRules, CompiledRules | None]] = {}
     for frame in frames:
-        if frame.kind == record.RULES:
-            rules = record.decode_rules(frame.payload)
-            if rules.digest not in known:
-                if len(known) >= RULES_KEPT:
-                    known.pop(next(iter(known)))
-                known[rules.digest] = (rules, None if rules.rules is None else compile_rules(rules.rules))
-        elif frame.kind == record.AUCTION:
-            recorded = record.decode_auction(frame.payload)
-            if recorded.rules_digest not in known:
-                raise record.Unreadable(f"auction {recorded.arrival.id} names rules that its log does not hold")
-            written, compiled = known[recorded.rules_digest]
-            yield Logged(recorded, compiled, written.software, frame.sequence)
+        if frame.kind != record.AUCTION:
+            continue
+        recorded = record.decode_auction(frame.payload)
+        if frame.rules is None:
+            # Damage took the rules; the log's reader has said where.
+            yield Logged(recorded, None, "", frame.sequence)
+            continue
+        if frame.rules not in known:
+            if len(known) >= RULES_KEPT:
+                known.pop(next(iter(known)))
+            written = record.decode_rules(frame.rules)
+            known[frame.rules] = (written, None if written.rules is None else compile_rules(written.rules))
+        written, compiled = known[frame.rules]
+        if written.digest != recorded.rules_digest:
+            raise record.Unreadable(f"auction {recorded.arrival.id} names other rules than its frame")
+        yield Logged(recorded, compiled, written.software, frame.sequence)
 
 
 def again(recorded: RecordedAuction, rules: CompiledRules) -> AuctionResult:
@@ -88,7 +92,9 @@ def difference(logged: Logged) -> Difference | None:
     for field in before | after:
         if before.get(field) != after.get(field):
             return Difference(*where, field, before.get(field, "-"), after.get(field, "-"), logged.software)
-    return Difference(*where, "bytes", recorded.result.hex()[:64], record.encode_result(result).hex()[:64], logged.software)
+    return Difference(
+        *where, "bytes", recorded.result.hex()[:64], record.encode_result(result).hex()[:64], logged.software
+    )
 
 
 def fields(result: AuctionResult) -> dict[str, str]:

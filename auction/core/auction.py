@@ -92,7 +92,8 @@ def open_auction(arrival: Arrival, rules: CompiledRules) -> Auction[CompiledRule
     message = protobuf.parse_request(body)
     request, tolerated = protobuf.decode_request(message, limits)
     if request.cur and all(rules.rates.ratio(exchange.currency, code) is None for code in request.cur):
-        raise InvalidRequest("cur", f"expected a currency with a rate, was {', '.join(request.cur[:8])}")
+        listed = ", ".join(code[:16] for code in request.cur[:8])
+        raise InvalidRequest("cur", f"expected a currency with a rate, was {listed}")
     budget_us = _budget_us(request, arrival, rules)
     invitations, not_asked = _invite(message, request, budget_us, rules)
     return Auction(arrival, rules, request, budget_us, invitations, not_asked, (*warnings, *tolerated))
@@ -252,9 +253,7 @@ def _read(invitation: Invitation, reply: Reply, request_id: str, rules: Compiled
     return answer
 
 
-def _outcomes(
-    verdicts: Sequence[Verdict], settled: Sequence[clearing.Settled], rules: CompiledRules
-) -> list[Outcome]:
+def _outcomes(verdicts: Sequence[Verdict], settled: Sequence[clearing.Settled], rules: CompiledRules) -> list[Outcome]:
     outcomes = []
     settlements = iter(settled)
     for verdict in verdicts:

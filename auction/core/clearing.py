@@ -25,11 +25,13 @@ from auction.core.kernels.clear import (
 from auction.core.validation import Verdict
 from auction.model.draws import rank
 from auction.model.fx import Rates
-from auction.model.money import CpmMicros
+from auction.model.money import LIMIT, CpmMicros
 from auction.model.reasons import AuctionType, LossReason, PriceSetter
 from auction.model.request import BidRequest
 from auction.model.rules import ExchangeRules
 
+# A floor told in a small currency may be beyond int64; no bid reaches it, since none above the limit gets this far.
+_UNREACHABLE = CpmMicros(LIMIT + 1)
 _SIGN = 2**63  # unsigned rank r as r - 2**63: int64 order is then the order of ranks
 
 
@@ -71,11 +73,11 @@ def settle(
     settled = []
     for row in range(n):
         least = cells[row * RESULTS + MIN_TO_WIN]
-        min_to_win = None if least < 0 else least
+        min_to_win = None if least < 0 else CpmMicros(least)
         reason = _REASONS[cells[row * RESULTS + REASON]]
         if reason is LossReason.WON:
             imp = n * RESULTS + standing[row].imp * SETTLEMENTS
-            price = cells[imp + CLEARING_PRICE]
+            price = CpmMicros(cells[imp + CLEARING_PRICE])
             setter = _setter(cells[imp + SETTER], price, standing[row], exchange.min_price)
             settled.append(Settled(reason, min_to_win, price, setter))
         else:
@@ -98,16 +100,14 @@ def fill(
         floor = verdict.floor
         assert floor is not None
         bidder = verdict.bidder
-        competitor = (
-            bidder if by_bidder else competitors.setdefault((bidder, verdict.bid.seat), len(competitors))
-        )
+        competitor = bidder if by_bidder else competitors.setdefault((bidder, verdict.bid.seat), len(competitors))
         fixed = verdict.at == AuctionType.FIXED_PRICE
         cells += (
             verdict.imp,
             competitor,
             verdict.price,
-            floor.told,
-            floor.deal_told,
+            min(floor.told, _UNREACHABLE),
+            min(floor.deal_told, _UNREACHABLE),
             verdict.ranked,
             verdict.ranked if fixed else floor.counted,
             verdict.at,

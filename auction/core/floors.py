@@ -31,7 +31,7 @@ class Floor(msgspec.Struct, frozen=True, gc=False):
 def governing(
     imp: Imp, deal: Deal | None, currency: str, auction_currency: str, min_price: CpmMicros, rates: Rates
 ) -> Floor | None:
-    """Give the floor of a bid in `currency`; None if it cannot be known there, for want of a rate or beyond the limit.
+    """Give the floor of a bid in `currency`; None if it cannot be known there, for want of a rate, or above the limit here.
 
     A floor of 0 is no floor in any currency and needs no rate.
     """
@@ -45,7 +45,7 @@ def governing(
         if to_bid is None or to_auction is None:
             return None
         told, stated = to_bid.up(amount), to_auction.up(amount)
-        if told > LIMIT or stated > LIMIT:
+        if stated > LIMIT:
             return None
     if not min_price:
         return Floor(told, told if of_deal else CpmMicros(0), stated, stated, of_deal)

@@ -14,6 +14,10 @@ from auction.model.fx import Fx
 from auction.model.money import CpmMicros
 
 
+# What decides under these rules. A record of another software may come out otherwise, and that is a change, not a fault.
+SOFTWARE = "auction/0.1.0"
+
+
 class ExchangeRules(msgspec.Struct, frozen=True, omit_defaults=False):
     """Section `exchange`: how an auction is run. Amounts are micros; `increment` is per currency."""
 

@@ -49,12 +49,12 @@ _OWN_BID, _AGREED, _RIVAL, _FLOOR = 1, 2, 3, 5
 def _beats(bids: NDArray[np.int64], a: int, b: int, switches: int) -> bool:  # pragma: no cover
     """Tell whether row offset `a` ranks before row offset `b`; total, since no two bids share all four keys."""
     if switches & DEALS_FIRST and bids[a + DEAL] != bids[b + DEAL]:
-        return bids[a + DEAL] > bids[b + DEAL]
+        return bool(bids[a + DEAL] > bids[b + DEAL])
     if bids[a + RANKED] != bids[b + RANKED]:
-        return bids[a + RANKED] > bids[b + RANKED]
+        return bool(bids[a + RANKED] > bids[b + RANKED])
     if bids[a + RANK] != bids[b + RANK]:
-        return bids[a + RANK] < bids[b + RANK]
-    return bids[a + BIDDER] < bids[b + BIDDER]
+        return bool(bids[a + RANK] < bids[b + RANK])
+    return bool(bids[a + BIDDER] < bids[b + BIDDER])
 
 
 @njit("void(int64[::1], int64, int64, int64, int64[::1])", cache=True)

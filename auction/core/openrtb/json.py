@@ -123,7 +123,7 @@ def request_json(message: bytes | BidRequest, *, rest: bool) -> bytes:
         try:
             message = BidRequest.FromString(message)
         except DecodeError as error:
-            raise InvalidRequest("", "not a BidRequest message") from error
+            raise InvalidRequest("", "expected a BidRequest message") from error
     return msgspec.json.encode(_told(message, rest))
 
 
@@ -133,7 +133,7 @@ def response_json(message: bytes | BidResponse, *, rest: bool) -> bytes:
         try:
             message = BidResponse.FromString(message)
         except DecodeError as error:
-            raise InvalidReply("not a BidResponse message") from error
+            raise InvalidReply("expected a BidResponse message") from error
     return msgspec.json.encode(_told(message, rest))
 
 
@@ -148,7 +148,7 @@ def strip_rest(message: bytes) -> bytes:
     try:
         return _stripped(message, 0, len(message), BID_REQUEST)
     except IndexError as error:
-        raise InvalidRequest("", "not a BidRequest message") from error
+        raise InvalidRequest("", "expected a BidRequest message") from error
 
 
 # ---------------------------------------------------------------------------------------------------- JSON to message
@@ -182,18 +182,24 @@ class _Reading:
     def refuse_whole(self, text: str, error: Exception | None = None) -> NoReturn:
         raise (InvalidReply(text) if self.reply else InvalidRequest("", text)) from error
 
+    def refuse_infinity(self, where: _Where, value: object) -> None:
+        """Refuse the whole for the first NaN or infinity in a value; return if it has none."""
+        if isinstance(value, dict | list):
+            for name, member in value.items() if isinstance(value, dict) else enumerate(value):
+                self.refuse_infinity((where, name), member)
+        elif isinstance(value, float) and not math.isfinite(value):
+            path, text = _path(where), f"expected a number, was {json.dumps(value)}"
+            raise InvalidReply(f"{path}: {text}") if self.reply else InvalidRequest(path, text)
+
     def measure(self, value: object, levels: int) -> None:
         """Refuse a value that has more levels of objects and lists than allowed."""
         if _deeper(value, levels):
             self.refuse_whole(f"nested deeper than {self.depth} levels")
 
-    def json(self, value: object) -> bytes:
+    def json(self, where: _Where, value: object) -> bytes:
         """Write what travels as JSON."""
         if self.strange:
-            try:
-                json.dumps(value, allow_nan=False)
-            except ValueError as error:
-                self.refuse_whole("NaN and infinity are only possible as a number that the standard defines", error)
+            self.refuse_infinity(where, value)
         return msgspec.json.encode(value)
 
 
@@ -206,10 +212,35 @@ def _parsed(body: bytes, reading: _Reading) -> object:
         return msgspec.json.decode(body)
     except RecursionError as error:
         reading.refuse_whole(f"nested deeper than {reading.depth} levels", error)
-    except UnicodeDecodeError as error:
-        reading.refuse_whole("not JSON: invalid UTF-8", error)
-    except msgspec.MsgspecError as error:
-        reading.refuse_whole(f"not JSON: {error}", error)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        _refuse_body(body, error, reading)
+
+
+def _refuse_body(body: bytes, error: Exception, reading: _Reading) -> NoReturn:
+    """Say what is wrong with a body that does not parse: first its characters, then its syntax, then its numbers."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as malformed:
+        reading.refuse_whole(f"expected UTF-8, was malformed (byte {malformed.start})", error)
+    if not body.strip():
+        reading.refuse_whole("expected JSON, was empty", error)
+    if isinstance(error, msgspec.ValidationError):
+        # The only thing a parser without a schema finds invalid is a number beyond a double, or beyond the digits that
+        # the interpreter reads. It does not say where, and this is not the hot path.
+        value = json.loads(body, parse_int=_integer_or_infinity)
+        reading.measure(value, reading.depth)
+        reading.refuse_infinity(None, value)
+    text = str(error)
+    if text == "Input data was truncated":
+        reading.refuse_whole("expected JSON, was truncated", error)
+    reading.refuse_whole(f"expected JSON, was {text.removeprefix('JSON is ')}", error)
+
+
+def _integer_or_infinity(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:
+        return math.inf
 
 
 def _copied(value: object, reading: _Reading) -> object:
@@ -241,7 +272,7 @@ def _write(value: object, shape: Shape, writer: Any, reading: _Reading) -> Encod
         _fit(value, shape, None, reading.depth, reading)
         message = writer(**value).SerializeToString(deterministic=True)
     except UnicodeEncodeError as error:
-        reading.refuse_whole("holds half of a surrogate pair, which is no character", error)
+        reading.refuse_whole("expected characters, was half of a surrogate pair", error)
     return Encoded(message, tuple(reading.repairs), reading.has_rest)
 
 
@@ -301,18 +332,18 @@ def _fit(members: dict[str, Any], shape: Shape, where: _Where, levels: int, read
         rest = gone if rest is None else rest | gone
     if rest is None or not shape.has_ext:
         return rest
-    _stow(members, rest, reading)
+    _stow(members, rest, where, reading)
     return None
 
 
-def _stow(members: dict[str, Any], rest: dict[str, Any], reading: _Reading) -> None:
+def _stow(members: dict[str, Any], rest: dict[str, Any], where: _Where, reading: _Reading) -> None:
     """Put what must travel beside the message into its Ext."""
     ext = members.get(EXT)
     if ext is None:
         members[EXT] = ext = {}
     elif not ext:
         rest.setdefault(EXT, {})  # it was there, and nothing of it is a field: json_rest must say so
-    ext[REST] = reading.json(rest)
+    ext[REST] = reading.json(where, rest)
     reading.has_rest = True
 
 
@@ -359,7 +390,7 @@ def _settled(value: Any, field: Field, where: _Where, reading: _Reading) -> Any:
     fitted = _fitting(value, field.kind)
     if fitted is not None:
         return fitted
-    repair = _repaired(value, field, reading)
+    repair = _repaired(value, field, where, reading)
     if repair is not None and reading.lenient:
         fitted, text = repair
         reading.repairs.append(Repair(_path(where), text))
@@ -373,7 +404,7 @@ def _settled_list(value: Any, field: Field, where: _Where, reading: _Reading) ->
     if isinstance(value, list):
         return _settled_elements(value, field, where, reading)
     if field.kind is not Kind.MESSAGE and (
-        _fitting(value, field.kind) is not None or _repaired(value, field, reading) is not None
+        _fitting(value, field.kind) is not None or _repaired(value, field, where, reading) is not None
     ):
         if reading.lenient:
             reading.repairs.append(Repair(_path(where), "one value, read as a list of one"))
@@ -427,14 +458,14 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,30})(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,9})")
 
 
-def _repaired(value: Any, field: Field, reading: _Reading) -> tuple[Any, str] | None:
+def _repaired(value: Any, field: Field, where: _Where, reading: _Reading) -> tuple[Any, str] | None:
     """Return what a sloppy value must mean, and the words for it; None if that is not clear."""
     kind = field.kind
     if kind is Kind.STRING:
         if type(value) is int:
             return str(value), "a number, read as a string"
         if field.text and type(value) is dict:
-            return reading.json(value).decode(), "an object, read as its JSON text"
+            return reading.json(where, value).decode(), "an object, read as its JSON text"
     elif kind is Kind.FLAG or (kind is Kind.INTEGER and field.flag):
         if type(value) is bool:
             return int(value), "a boolean, read as 0 or 1"

@@ -70,15 +70,15 @@ def _imp(row: int, imp: RequestMessage.Imp, limits: Limits) -> Imp:
         raise InvalidRequest(f"imp[{row}].id", "missing")
     media = 0
     if imp.HasField("banner"):
-        media |= Media.BANNER
+        media |= _BANNER
     if imp.HasField("video"):
-        media |= Media.VIDEO
+        media |= _VIDEO
         _timed(f"imp[{row}].video", imp.video)
     if imp.HasField("audio"):
-        media |= Media.AUDIO
+        media |= _AUDIO
         _timed(f"imp[{row}].audio", imp.audio)
     if imp.HasField("native"):
-        media |= Media.NATIVE
+        media |= _NATIVE
     if not media:
         raise InvalidRequest(f"imp[{row}]", "expected one of banner, video, audio, native")
     floor = _floor(f"imp[{row}].bidfloor", imp.bidfloor)
@@ -96,6 +96,8 @@ def _imp(row: int, imp: RequestMessage.Imp, limits: Limits) -> Imp:
     return Imp(imp.id, imp.tagid, media, floor, currency, pmp.private_auction, deals)
 
 
+# Plain integers: arithmetic on an IntFlag costs ten times as much.
+_BANNER, _VIDEO, _AUDIO, _NATIVE = int(Media.BANNER), int(Media.VIDEO), int(Media.AUDIO), int(Media.NATIVE)
 _NO_DEALS: dict[str, Deal] = {}
 
 

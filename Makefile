@@ -1,0 +1,77 @@
+# Everything a person or a pipeline does here is one target; `make` lists them.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# Two installs share one environment: what it takes to run, and what it takes to work on it.
+RUN    := $(VENV)/.run
+DEV    := $(VENV)/.dev
+PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check format bench load load-ui soak coverage proto docs lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(RUN): requirements.lock pyproject.toml
+	@echo "installing into $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -r requirements.lock
+	@$(PIP) -r requirements-build.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(DEV): $(RUN) requirements-dev.lock
+	@echo "installing what tests need ..."
+	@$(PIP) -r requirements-dev.lock
+	@touch $@
+
+demo: $(RUN) ## run an exchange with six bidders here, on real requests
+	@$(BIN)/auction demo
+
+run: $(RUN) ## serve with the embedded defaults: no bidders, no Redis, no cluster
+	@$(BIN)/auction serve
+
+test: $(DEV) check ## everything that must pass
+	@$(BIN)/python -m pytest -n 2
+	@$(MAKE) --no-print-directory coverage
+
+check: $(DEV) ## format, lint, types, layers, generated files
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo > /tmp/auction-layers.$$$$ || { cat /tmp/auction-layers.$$$$; rm /tmp/auction-layers.$$$$; exit 1; }; rm /tmp/auction-layers.$$$$
+	@$(BIN)/python tests/generated.py --check
+	@echo "check: format, lint, types, layers and generated files are in order"
+
+coverage: $(DEV) ## branches of the core, kernels interpreted; fails below 95 %
+	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run --parallel-mode -m pytest -q -m core -p no:cacheprovider
+	@$(BIN)/coverage combine --quiet && $(BIN)/coverage report --fail-under=95 --skip-covered
+
+format: $(DEV) ## let ruff format and mend
+	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .
+
+bench: $(DEV) ## measure; prints a table, writes benchmarks/results.json
+	@$(BIN)/python -m benchmarks.bench
+
+load: $(DEV) ## locust against the demo for 30 s, headless
+	@$(BIN)/python -m benchmarks.load
+
+load-ui: $(DEV) ## the same with locust's page on loopback
+	@$(BIN)/python -m benchmarks.load --ui
+
+soak: $(DEV) ## 10 000 auctions with misbehaving bidders
+	@$(BIN)/python -m benchmarks.soak
+
+proto: $(DEV) ## generate auction/v1 from proto/
+	@$(BIN)/python tests/generated.py --proto
+
+docs: $(DEV) ## generate the tables in docs/ from what they describe
+	@$(BIN)/python tests/generated.py --docs
+
+lock: $(DEV) ## resolve the locks again
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements-dev.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.lock pyproject.toml -o requirements.lock
+	@printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements-dev.lock - -o requirements-build.lock
+
+clean: ## remove the environment and everything generated locally
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

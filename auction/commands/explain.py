@@ -1,0 +1,176 @@
+"""Tell why an auction ended as it did, bid by bid.
+
+examples:
+  auction explain case.json                      decide a case file and explain it
+  auction explain case.json --json               the same as data (docs/conformance.md has the shape)
+  auction explain --log var/log 01K7ZQ...        an auction from a log, by its id or the request's
+
+exit codes: 0 decided or refused, 1 no such auction in the log, 2 a file that is no case or a log that is not there
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from auction import case, replay
+from auction.core import explain, record
+from auction.core.auction import open_auction
+from auction.edge import eventlog
+from auction.model.reasons import LossReason, NoBidReason, NonBidStatus
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="CASE|ID", help="a case file; with --log the id of an auction")
+    parser.add_argument("--log", nargs="+", type=Path, metavar="PATH", help="directories or segments of a log")
+    parser.add_argument("--json", action="store_true", help="print data instead of tables")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.log:
+        missing = [str(path) for path in arguments.log if not path.exists()]
+        if missing:
+            return _fail(2, f"{missing[0]}: no such directory or file")
+        answer = from_log(arguments.log, arguments.what)
+        if answer is None:
+            return _fail(1, f"{arguments.what}: no auction with this id in {' '.join(map(str, arguments.log))}")
+    else:
+        try:
+            answer = case.decide(case.read(Path(arguments.what).read_bytes()))
+        except OSError as error:
+            return _fail(2, f"{arguments.what}: {error.strerror}")
+        except case.NoCase as error:
+            return _fail(2, *(f"{arguments.what}: {fault}" for fault in error.faults))
+    if arguments.json:
+        print(json.dumps(answer, ensure_ascii=False, indent=2))
+    else:
+        show(answer, Console())
+    return 0
+
+
+def from_log(paths: Sequence[Path], name: str) -> dict[str, Any] | None:
+    """Find an auction by its own id, or else the last one whose request has this id; None: there is none."""
+    by_request: replay.Logged | None = None
+    for logged in replay.auctions(eventlog.read(paths, _report)):
+        if logged.recorded.arrival.id == name:
+            return _told(logged)
+        # A cheap look before an expensive one: the id stands in the body as it is, in either encoding.
+        if name.encode() in logged.recorded.arrival.body and _told(logged)["request"] == name:
+            by_request = logged
+    return None if by_request is None else _told(by_request)
+
+
+def _told(logged: replay.Logged) -> dict[str, Any]:
+    recorded = logged.recorded
+    result = record.decode_result(recorded.result)
+    if logged.rules is None:
+        imps, request = list(dict.fromkeys(bid.impid for bid in result.outcomes if bid.imp >= 0)), ""
+    else:
+        noun = open_auction(recorded.arrival, logged.rules).request
+        imps, request = [imp.id for imp in noun.imps], noun.id
+    told = explain.told(recorded.arrival.id, imps, result)
+    latencies = {reply.bidder: reply.latency_us / 1000 for reply in recorded.replies}
+    return {**told, "request": request, "latency_ms": latencies}
+
+
+def show(answer: dict[str, Any], console: Console) -> None:
+    """Print a told auction for people: a table an impression, winner first, then who had no bid and why."""
+    if "error" in answer:
+        error = answer["error"]
+        where = f"{error['path']}: " if error["path"] else ""
+        console.print(Text(f"refused: {where}{error['message']}", style="bold red"))
+        return
+    title = f"Auction {answer['id']}" + (f", request {answer['request']}" if answer.get("request") else "")
+    console.print(Text(title, style="bold"))
+    for imp in answer["imp"]:
+        console.print()
+        console.print(_headline(imp))
+        if imp["bids"]:
+            console.print(_bids(imp["bids"], imp["winners"]))
+    if answer["unplaced"]:
+        console.print()
+        console.print(Text("Bids for impressions that their bidder was not asked for"))
+        console.print(_bids(answer["unplaced"], []))
+    silent = [non_bid for non_bid in answer["non_bids"] if non_bid["bid"] is None]
+    if silent:
+        console.print()
+        table = _table("no bid from", "imp", "because")
+        for non_bid in silent:
+            table.add_row(non_bid["bidder"], non_bid["imp"], _words(NonBidStatus, non_bid["status"]))
+        console.print(table)
+    for warning in answer["warnings"]:
+        console.print(Text(f"warning: {warning['path']}: {warning['text']}", style="yellow"))
+    if answer["nbr"] is not None:
+        console.print(Text(f"\nNothing sold: {_words(NoBidReason, answer['nbr'])}"))
+
+
+def _headline(imp: dict[str, Any]) -> Text:
+    name = f"Impression {imp['id']}: "
+    if imp["winner"] is None:
+        return Text(f"{name}not sold")
+    winner = imp["winners"][0]
+    setter = _SETTERS.get(winner["price_setter"], winner["price_setter"])
+    return Text.assemble(
+        name, (f"{winner['bidder']} wins at {winner['clearing_price']}", "bold green"), f", set by {setter}"
+    )
+
+
+_SETTERS = {
+    "own_bid": "its own bid",
+    "agreed": "the deal's agreed price",
+    "rival": "the best rival plus the increment",
+    "deal_floor": "the deal's floor",
+    "floor": "the floor",
+    "min_price": "the exchange's least price",
+}
+
+
+def _bids(bids: Sequence[dict[str, Any]], winners: Sequence[dict[str, Any]]) -> Table:
+    table = _table("bidder", "seat", "bid", "price", "floor", "outcome", "pays", "min to win", numbers=(3, 4, 6, 7))
+    pays = {(winner["bidder"], winner["seat"], winner["bid"]): winner for winner in winners}
+    for bid in sorted(bids, key=lambda bid: bid["loss_reason"] != LossReason.WON):
+        winner = pays.get((bid["bidder"], bid["seat"], bid["id"])) if bid["loss_reason"] == LossReason.WON else None
+        table.add_row(
+            bid["bidder"],
+            bid["seat"],
+            bid["id"],
+            f"{bid['price']} {bid['currency']}" if bid["price"] is not None else "-",
+            bid["floor"] or "-",
+            _words(LossReason, bid["loss_reason"]),
+            f"{winner['pays']} {winner['currency']}" if winner else "-",
+            bid["min_to_win"] or "-",
+            style="green" if winner else None,
+        )
+    return table
+
+
+def _table(*columns: str, numbers: Sequence[int] = ()) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place in numbers else "left", overflow="fold")
+    return table
+
+
+def _words(names: Any, number: int) -> str:
+    try:
+        return f"{names(number).name.lower().replace('_', ' ')} ({number})"
+    except ValueError:
+        return str(number)
+
+
+def _report(fault: eventlog.Fault) -> None:
+    print(fault, file=sys.stderr)
+
+
+def _fail(code: int, *lines: str) -> int:
+    for line in lines:
+        print(line, file=sys.stderr)
+    return code

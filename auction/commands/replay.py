@@ -1,0 +1,217 @@
+"""Run logged auctions again, as they were or under other rules.
+
+Without options every auction must come out byte for byte as it was. With --set, --floor-scale or --drop-bidder the log
+is run under changed rules, and revenue, fill and prices are compared.
+
+examples:
+  auction replay var/log                                   N of N byte-identical
+  auction replay var/log/*.seg --json
+  auction replay var/log --set increment=0.02 --set deal_mode=deals_first
+  auction replay var/log --floor-scale 1.1 --drop-bidder dsp-a
+
+exit codes: 0 all identical, or a counterfactual; 1 a difference, or nothing to replay; 2 a path or setting is wrong;
+3 the only differences are in records of other software
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from auction import case, replay
+from auction.config import ConfigFaults
+from auction.core.record import Unreadable
+from auction.edge import eventlog
+from auction.model.money import text
+from auction.model.rules import SOFTWARE
+
+# Differences of other software are listed, not all of a year's log.
+LISTED_MAX = 20
+# Printing more often than this many auctions would cost more than it tells.
+PROGRESS_EVERY = 500
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("log", nargs="+", type=Path, metavar="LOG", help="directories and segments, in any mix")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of section exchange")
+    parser.add_argument(
+        "--floor-scale", type=_scale, default=Fraction(1), metavar="X", help="multiply impression floors"
+    )
+    parser.add_argument("--drop-bidder", action="append", default=[], metavar="NAME", help="leave a bidder out")
+    parser.add_argument("--json", action="store_true", help="print data instead of tables")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    missing = [path for path in arguments.log if not path.exists()]
+    if missing:
+        print(f"{missing[0]}: no such directory or file", file=sys.stderr)
+        return 2
+    faults: list[eventlog.Fault] = []
+    log = _with_progress(replay.auctions(eventlog.read(arguments.log, faults.append)))
+    try:
+        if arguments.set or arguments.floor_scale != 1 or arguments.drop_bidder:
+            code = _otherwise(log, arguments)
+        else:
+            code = _as_it_was(log, arguments.json)
+    except Unreadable as error:
+        print(error, file=sys.stderr)
+        return 1
+    except (ConfigFaults, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for fault in faults:
+        print(fault, file=sys.stderr)
+    return code
+
+
+def _as_it_was(log: Iterable[replay.Logged], as_json: bool) -> int:
+    total = identical = 0
+    ours: list[replay.Difference] = []
+    others: list[replay.Difference] = []
+    differing = 0
+    for logged in log:
+        total += 1
+        found = replay.difference(logged)
+        if found is None:
+            identical += 1
+            continue
+        differing += found.software == SOFTWARE
+        kept = ours if found.software == SOFTWARE else others
+        if len(kept) < LISTED_MAX:
+            kept.append(found)
+    if as_json:
+        rows = [
+            {name: getattr(found, name) for name in ("id", "sequence", "field", "before", "after", "software")}
+            for found in (*ours, *others)
+        ]
+        print(json.dumps({"auctions": total, "identical": identical, "differences": rows}, indent=2))
+    else:
+        for found in ours[:1]:
+            print(f"auction {found.id} (record {found.sequence}) differs first in {found.field}:")
+            print(f"  logged    {found.before}\n  replayed  {found.after}")
+        for found in others:
+            print(f"changed since {found.software}: auction {found.id}: {found.field}: {found.before} -> {found.after}")
+        print(f"{identical} of {total} byte-identical")
+    if differing or not total:
+        return 1
+    return 3 if identical < total else 0
+
+
+def _otherwise(log: Iterable[replay.Logged], arguments: argparse.Namespace) -> int:
+    exchange: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    for setting in arguments.set:
+        key, equals, value = setting.partition("=")
+        section, _, name = key.rpartition(".")
+        if not equals or section not in ("", "exchange", "limits"):
+            raise ValueError(f"--set {setting}: expected KEY=VALUE, such as increment=0.02 or limits.imps=10")
+        (limits if section == "limits" else exchange)[name] = case.exact(yaml.safe_load(value))
+    change = replay.Change(exchange, limits, frozenset(arguments.drop_bidder), arguments.floor_scale)
+    sums = replay.counterfactual(log, change)
+    told = {
+        "auctions": sums.auctions,
+        "imps": sums.imps,
+        "refused": sums.refused,
+        "unreadable": sums.unreadable,
+        "total": _rows(sums.totals, sums.imps),
+        "bidders": _rows(sums.bidders),
+        "placements": _rows(sums.placements),
+        "assumes": list(replay.ASSUMPTIONS),
+    }
+    if arguments.json:
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        _show(told, Console())
+    if not sums.auctions:
+        print("nothing to replay", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _rows(group: dict[tuple[str, str], replay.Total], imps: int | None = None) -> list[dict[str, Any]]:
+    rows = []
+    for (currency, name), total in sorted(group.items()):
+        row: dict[str, Any] = {"name": name, "currency": currency}
+        for when in ("before", "after"):
+            sold, revenue = getattr(total, f"sold_{when}"), getattr(total, f"revenue_{when}")
+            row[when] = {
+                "sold": sold,
+                "revenue_cpm": text(revenue),
+                "clearing_price": text(revenue // sold) if sold else None,
+            }
+            if imps:
+                row[when]["fill"] = sold / imps
+        rows.append(row)
+    return rows
+
+
+def _show(told: dict[str, Any], console: Console) -> None:
+    console.print(f"{told['auctions']} auctions, {told['imps']} impressions, as they were and under the changed rules")
+    for title, rows in (("total", told["total"]), ("bidder", told["bidders"]), ("placement", told["placements"])):
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_column(title)
+        for column in ("sold", "then", "revenue", "then", "change", "price", "then"):
+            table.add_column(column, justify="right")
+        for row in rows[:30]:
+            before, after = row["before"], row["after"]
+            table.add_row(
+                row["name"] or row["currency"],
+                str(before["sold"]),
+                str(after["sold"]),
+                before["revenue_cpm"],
+                after["revenue_cpm"],
+                _change(before["revenue_cpm"], after["revenue_cpm"]),
+                before["clearing_price"] or "-",
+                after["clearing_price"] or "-",
+            )
+        console.print()
+        console.print(table)
+        if len(rows) > 30:
+            console.print(f"  and {len(rows) - 30} more (--json has them all)")
+    for row in told["total"]:
+        if told["imps"]:
+            console.print(f"\nfill {row['before']['fill']:.1%} -> {row['after']['fill']:.1%} ({row['currency']})")
+    if told["refused"]:
+        console.print(f"{told['refused']} requests are refused under the changed rules")
+    if told["unreadable"]:
+        console.print(f"{told['unreadable']} auctions left out: their rules are of other software")
+    console.print("\nrevenue and price are CPM of the exchange's currency; this assumes:")
+    for assumption in told["assumes"]:
+        console.print(f"  - {assumption}")
+
+
+def _change(before: str, after: str) -> str:
+    then, now = Fraction(before), Fraction(after)
+    return f"{float((now - then) / then):+.1%}" if then else "-"
+
+
+def _scale(value: str) -> Fraction:
+    try:
+        scale = Fraction(value)
+    except (ValueError, ZeroDivisionError) as error:
+        raise argparse.ArgumentTypeError(f"expected a number such as 1.1, was {value}") from error
+    if scale < 0 or scale > 1000:
+        raise argparse.ArgumentTypeError(f"expected 0 to 1000, was {value}")
+    return scale
+
+
+def _with_progress(log: Iterator[replay.Logged]) -> Iterator[replay.Logged]:
+    if not sys.stderr.isatty():
+        yield from log
+        return
+    count = 0
+    for logged in log:
+        count += 1
+        if count % PROGRESS_EVERY == 0:
+            print(f"\r{count} auctions", end="", file=sys.stderr, flush=True)
+        yield logged
+    print("\r\x1b[K", end="", file=sys.stderr, flush=True)

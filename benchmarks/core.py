@@ -1,0 +1,103 @@
+# The core in one process, on one core: the kernel, filling its columns, and a whole auction without any waiting.
+
+from __future__ import annotations
+
+import timeit
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+
+import msgspec
+import numpy as np
+
+from auction.core import clearing
+from auction.core.auction import CompiledRules, close_auction, compile_rules, open_auction
+from auction.core.kernels.clear import COLUMNS, RESULTS, SETTLEMENTS, clear
+from auction.core.openrtb import json, protobuf
+from auction.core.validation import Checks, Verdict
+from auction.model.auction import Arrival, Auction, Encoding
+from auction.model.money import CpmMicros
+from auction.model.reply import Reply, ReplyStatus
+from auction.model.rules import BidderRules, ExchangeRules, Rules
+
+REQUEST = "site-banner-2kb.json"  # two banners, 2 KB: what an SSP sends
+RUNS = 9
+BID = {
+    "adm": '<a href="https://click.example/c?x=1"><img src="https://cdn.example/creative/12345.png"></a>',
+    "adomain": ["brand.example"],
+    "crid": "cr-1",
+    "w": 300,
+    "h": 250,
+}
+
+
+def rows() -> Iterator[tuple[str, str, list[float]]]:
+    """Measure and give (name, unit, a number each run): microseconds of one call, the least of three tries."""
+    yield from kernel_rows()
+    for bidders in (4, 8):
+        for encoding in (Encoding.PROTOBUF, Encoding.JSON):
+            yield from core_rows(bidders, encoding)
+
+
+def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
+    """The kernel on 2 impressions and 32 bids, from Python, with its columns filled; and the filling."""
+    rules = compile_rules(market(16, Encoding.PROTOBUF))
+    auction, replies = asked(rules, 16, Encoding.PROTOBUF)
+    checks = Checks(auction.request, rules.rules.exchange, rules.rates)
+    standing: list[Verdict] = []
+    for row, (invitation, reply) in enumerate(zip(auction.invitations, replies, strict=True)):
+        answer = protobuf.decode_reply(reply.body, 100)
+        standing += checks.verdicts(row, invitation.imps, answer.currency, answer.bids)
+    exchange = rules.rules.exchange
+
+    def fill() -> object:
+        return np.frombuffer(clearing.fill(auction.request, standing, exchange, rules.name_order), np.int64)
+
+    columns = np.frombuffer(clearing.fill(auction.request, standing, exchange, rules.name_order), np.int64)
+    assert columns.size == 32 * COLUMNS
+    out = np.empty(32 * RESULTS + 2 * SETTLEMENTS, np.int64)
+    yield "kernel.2x32.us", "us", timed(lambda: clear(columns, 2, 10_000, 0, out), 20_000)
+    yield "kernel.2x32.fill_us", "us", timed(fill, 5_000)
+
+
+def core_rows(bidders: int, encoding: Encoding) -> Iterator[tuple[str, str, list[float]]]:
+    """open_auction and close_auction of the 2 KB request, every bidder bidding once on both impressions."""
+    name = f"core.{bidders}x2.{encoding.name.lower()}"
+    rules = compile_rules(market(bidders, encoding))
+    auction, replies = asked(rules, bidders, encoding)
+    arrival = auction.arrival
+    yield f"{name}.us", "us", timed(lambda: close_auction(open_auction(arrival, rules), replies), 1_000)
+    yield f"{name}.open_us", "us", timed(lambda: open_auction(arrival, rules), 1_000)
+    yield f"{name}.close_us", "us", timed(lambda: close_auction(auction, replies), 1_000)
+
+
+def market(bidders: int, encoding: Encoding) -> Rules:
+    speaks = "json" if encoding is Encoding.JSON else "protobuf"
+    return Rules(
+        exchange=ExchangeRules(increment={"USD": CpmMicros(10_000)}),
+        bidders=tuple(BidderRules(f"dsp-{row:02}", speaks) for row in range(bidders)),  # type: ignore[arg-type]
+    )
+
+
+def asked(rules: CompiledRules, bidders: int, encoding: Encoding) -> tuple[Auction[CompiledRules], list[Reply]]:
+    request = msgspec.json.decode(files("bidders").joinpath("requests", REQUEST).read_bytes())
+    body = msgspec.json.encode(request)
+    if encoding is Encoding.PROTOBUF:
+        body = json.request_bytes(body, lenient=True, depth=32).message
+    auction = open_auction(Arrival("A", 0, encoding, body), rules)
+    replies = []
+    for row in range(bidders):
+        bids = [
+            {"id": f"b{row}", "impid": imp["id"], "price": 2.5 + 0.07 * row + 0.013 * place, **BID}
+            for place, imp in enumerate(request["imp"])
+        ]
+        seats = [{"seat": f"s{row}-{place}", "bid": [bid]} for place, bid in enumerate(bids)]
+        answer = msgspec.json.encode({"id": request["id"], "cur": "USD", "seatbid": seats})
+        if encoding is Encoding.PROTOBUF:
+            answer = json.response_bytes(answer, lenient=True, depth=32).message
+        replies.append(Reply(f"dsp-{row:02}", ReplyStatus.BID, answer))
+    return auction, replies
+
+
+def timed(call: Callable[[], object], times: int) -> list[float]:
+    call()
+    return [min(timeit.repeat(call, number=times, repeat=3)) / times * 1e6 for _ in range(RUNS)]

@@ -1,0 +1,51 @@
+# Generated files: made here, committed, and compared here. One list, so that nothing generated goes stale unseen.
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTRACT = sorted((ROOT / "proto" / "auction" / "v1").glob("*.proto"))
+SERVICES = [path for path in CONTRACT if "\nservice " in path.read_text()]
+
+
+def compile_contract(target: Path) -> None:
+    """Generate Python from the contract into `target`/auction/v1: messages, their types, and clients of services."""
+    base = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'proto'}"]
+    subprocess.run([*base, f"--python_out={target}", f"--pyi_out={target}", *map(str, CONTRACT)], check=True)
+    subprocess.run([*base, f"--grpc_python_out={target}", *map(str, SERVICES)], check=True)
+
+
+def stale() -> list[str]:
+    """Name the generated files that differ from what their source gives."""
+    with tempfile.TemporaryDirectory() as folder:
+        compile_contract(Path(folder))
+        fresh = Path(folder) / "auction" / "v1"
+        names = {path.name for path in fresh.iterdir()}
+        committed = {path.name for path in (ROOT / "auction" / "v1").glob("*_pb2*")}
+        differing = [
+            name for name in names & committed if not filecmp.cmp(fresh / name, ROOT / "auction/v1" / name, False)
+        ]
+        return sorted(f"auction/v1/{name}" for name in [*differing, *(names ^ committed)])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--check", action="store_true")
+    parser.add_argument("--proto", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.proto:
+        compile_contract(ROOT)
+    if arguments.check and (names := stale()):
+        print("\n".join(f"{name}: stale; run `make proto`" for name in names))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
