@@ -60,7 +60,7 @@ def read(text: bytes) -> dict[str, Any]:
 
 
 def case_of(value: Mapping[str, Any]) -> Case:
-    """Give the nouns of a case; NoCase names every fault. What is wrong inside the request is for the auction to say."""
+    """Give the nouns of a case; NoCase names every fault. What is wrong in the request, the auction says."""
     faults = [f"{name}: unknown member" for name in value if name not in _MEMBERS]
     request, replies = value.get("request"), value.get("replies", [])
     if not isinstance(request, dict):

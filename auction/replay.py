@@ -98,7 +98,7 @@ def difference(logged: Logged) -> Difference | None:
 
 
 def fields(result: AuctionResult) -> dict[str, str]:
-    """Write a result as path -> text, decisions before the response they led to, so that the first difference tells most."""
+    """Write a result as path -> text, decisions before the response, so that the first difference tells most."""
     flat: dict[str, str] = {}
     for group, rows in (("bid", result.outcomes), ("non_bid", result.non_bids), ("warning", result.warnings)):
         for place, row in enumerate(rows):
@@ -111,7 +111,7 @@ def fields(result: AuctionResult) -> dict[str, str]:
 
 
 class Total(msgspec.Struct):
-    """Sales of one group before and after; revenue is the sum of clearing prices in micros CPM of the group's currency."""
+    """Sales of one group before and after; revenue sums clearing prices, micros CPM of the group's currency."""
 
     sold_before: int = 0
     sold_after: int = 0
@@ -219,7 +219,7 @@ def _add(
 
 
 class Change(msgspec.Struct, frozen=True):
-    """How a counterfactual differs: settings of section `exchange` or `limits` by name, bidders left out, floors scaled."""
+    """How a counterfactual differs: settings of `exchange` and `limits`, bidders left out, floors scaled."""
 
     exchange: dict[str, Any] = {}
     limits: dict[str, Any] = {}

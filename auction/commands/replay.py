@@ -208,9 +208,7 @@ def _with_progress(log: Iterator[replay.Logged]) -> Iterator[replay.Logged]:
     if not sys.stderr.isatty():
         yield from log
         return
-    count = 0
-    for logged in log:
-        count += 1
+    for count, logged in enumerate(log, start=1):
         if count % PROGRESS_EVERY == 0:
             print(f"\r{count} auctions", end="", file=sys.stderr, flush=True)
         yield logged

@@ -1,9 +1,9 @@
 # Which floor applies to a bid, and where it is compared.
 #
-# A bid on a deal answers to the deal's floor if the deal states one (an explicit 0 does), otherwise to the impression's:
-# the order that OpenRTB gives buyers (2.6, implementation guide 7.11), and a deal's floor is never raised to the
-# impression's. It is compared in the bid's own currency, with the price as the bidder sent it, because that is where the
-# bidder can check it: the floor comes over in one exact step, UP.
+# A bid on a deal answers to the deal's floor if the deal states one (an explicit 0 does), otherwise to the
+# impression's: the order that OpenRTB gives buyers (2.6, implementation guide 7.11), and a deal's floor is never
+# raised to the impression's. It is compared in the bid's own currency, with the price as the bidder sent it, because
+# that is where the bidder can check it: the floor comes over in one exact step, UP.
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from auction.model.request import Deal, Imp
 class Floor(msgspec.Struct, frozen=True, gc=False):
     """What a bid answers to.
 
-    `told` and its part `deal_told` (0 where the deal states none) are micros of the bid's currency; the others micros of
-    the auction currency: `stated` is the deal's or impression's floor, `counted` that or the least price of any sale.
+    `told` and its part `deal_told` (0 where the deal states none) are micros of the bid's currency. In micros of
+    the auction currency, `stated` is the deal's or impression's floor, and `counted` that or the least price of any
+    sale, whichever is more.
     """
 
     told: CpmMicros
@@ -31,7 +32,7 @@ class Floor(msgspec.Struct, frozen=True, gc=False):
 def governing(
     imp: Imp, deal: Deal | None, currency: str, auction_currency: str, min_price: CpmMicros, rates: Rates
 ) -> Floor | None:
-    """Give the floor of a bid in `currency`; None if it cannot be known there, for want of a rate, or above the limit here.
+    """Give the floor of a bid in `currency`; None for want of a rate, or above the limit of amounts.
 
     A floor of 0 is no floor in any currency and needs no rate.
     """

@@ -1,7 +1,8 @@
 # An auction as bytes: what is written down, and read back for a replay.
 #
-# (arrival, rules, replies) is what a result is a function of; the result stands beside them, serialised, so that a replay
-# compares bytes and needs no opinion on what matters. Equal nouns are equal bytes (protobuf's deterministic form).
+# (arrival, rules, replies) is what a result is a function of; the result stands beside them, serialised, so that a
+# replay compares bytes and needs no opinion on what matters. Equal nouns are equal bytes (protobuf's deterministic
+# form).
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-# Every "random" choice of an auction is a hash of recorded inputs, so a replay on any machine, in any language, sees the
-# same one. FNV-1a folds the parts, each behind its length so that ("ab", "c") and ("a", "bc") differ; the finaliser of
-# splitmix64 spreads the result, because FNV alone leaves short ids close together.
+# Every "random" choice of an auction is a hash of recorded inputs, so a replay on any machine, in any language, sees
+# the same one. FNV-1a folds the parts, each behind its length so that ("ab", "c") and ("a", "bc") differ; the
+# finaliser of splitmix64 spreads the result, because FNV alone leaves short ids close together.
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # Exchange rates as one snapshot, and exact conversion on integers.
 #
-# Rates are units of a currency per US dollar, as decimals. Between two currencies there is the direct rate, its inverse,
-# or the way through USD; never a third currency, and never 1:1 for want of a rate. A conversion is one exact rational
-# step, rounded once, DOWN or UP as its caller must choose.
+# Rates are units of a currency per US dollar, as decimals. Between two currencies there is the direct rate, its
+# inverse, or the way through USD; never a third currency, and never 1:1 for want of a rate. A conversion is one exact
+# rational step, rounded once, DOWN or UP as its caller must choose.
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # Money is an integer number of micros of one unit CPM: 2.01 is 2 010 000.
 #
-# The wire carries doubles. Each becomes an integer once, here, and nothing after that compares or adds a float. A double
-# is read at nine decimals, half to even, which takes away the noise of sums (0.1 * 3 is 0.3); then a bid is brought
-# down to a micro and a floor up, so that rounding never sells below a floor nor charges above a bid.
+# The wire carries doubles. Each becomes an integer once, here, and nothing after that compares or adds a float. A
+# double is read at nine decimals, half to even, which takes away the noise of sums (0.1 * 3 is 0.3); then a bid is
+# brought down to a micro and a floor up, so that rounding never sells below a floor nor charges above a bid.
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def above_limit(amount: float) -> bool:
 
 
 def decimal_micros(amount: Decimal) -> CpmMicros:
-    """Read an exact decimal (a setting) as micros; ValueError if it is finer than a micro, negative or over the limit."""
+    """Read an exact decimal (a setting) as micros; ValueError if finer than a micro, negative or over the limit."""
     if not amount.is_finite() or amount < 0:
         raise ValueError(f"expected an amount >= 0, was {amount}")
     scaled = amount * MICROS
@@ -88,7 +88,7 @@ def text(amount: int) -> str:
 
 
 def sent_text(amount: float) -> str:
-    """Write a price as it was sent, NaN, infinities and -0.0 included: the shortest decimal that reads back the same."""
+    """Write a price as sent, NaN, infinities and -0.0 included: the shortest decimal that reads back the same."""
     if amount != amount:
         return "NaN"
     if not isfinite(amount):

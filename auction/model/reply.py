@@ -18,7 +18,7 @@ class ReplyStatus(IntEnum):
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """One per invitation, always. `latency_us` from asking to the end of the call; `detail` for people, at most 200 characters."""
+    """One per invitation, always. `latency_us` counts from asking; `detail` (200 characters) is for people."""
 
     bidder: str
     status: ReplyStatus

@@ -13,8 +13,7 @@ import msgspec
 from auction.model.fx import Fx
 from auction.model.money import CpmMicros
 
-
-# What decides under these rules. A record of another software may come out otherwise, and that is a change, not a fault.
+# What decides under these rules. A record of other software may come out otherwise: a change, not a fault.
 SOFTWARE = "auction/0.1.0"
 
 
