@@ -1,1 +1,1 @@
-# The demand side for demos, tests and load: a DSP, and in requests/ what ad servers send. It decides no auction.
+"""Demo bidders: DSPs with named strategies, for demos, tests and load. `python -m bidders --help` starts one."""
