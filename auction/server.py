@@ -1,0 +1,415 @@
+# One exchange as a process: started in order, told its rules anew while it runs, and stopped without losing anything.
+#
+# Start: configuration -> rules compiled -> kernels loaded -> bidders connected -> log opened -> ports bound -> serving.
+# Whoever asks before the last step hears "not serving"; whatever may fail has failed before it, so that a rollout stops
+# at the first bad process. Nothing is compiled afterwards, neither rules during an auction nor kernels ever.
+#
+# Reload: the next auction sees the new configuration whole, or nobody sees any of it. The file is read again and
+# compared, because a ConfigMap is swapped by a symbolic link and sends no signal; it counts as changed when two
+# readings in a row agree, since half a file that an editor is writing may be a valid file with fewer bidders.
+#
+# Stop: not serving -> ports closed -> auctions in flight answered -> log flushed -> connections dropped -> exit.
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import platform
+import signal
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from auction import __version__
+from auction.config import Bidder, Config, ConfigFaults, load, what_needs_restart
+from auction.core.auction import compile_rules
+from auction.core.kernels import warm_up
+from auction.core.record import encode_rules
+from auction.edge.admission import Admission
+from auction.edge.eventlog import EventLog, LogInUse
+from auction.edge.metrics import CONTENT_TYPE, Metrics
+from auction.edge.outbox import Outbox
+from auction.edge.transports import BidderConnection
+from auction.edge.transports.grpcio import GrpcBidder, GrpcServer
+from auction.edge.transports.http import HttpBidder, HttpServer, Page
+from auction.exchange import METHODS, Exchange, Market
+from auction.model.auction import Encoding
+from auction.model.clock import SystemClock
+from auction.presence import Presence, Sign
+from auction.v1 import exchange_pb2
+
+SOFTWARE: Final = f"auction/{__version__}"
+
+# Half a second, and twice the same: a change is in force within about a second, and a reading costs 20 us.
+WATCH_S: Final = 0.5
+# A larger file is no configuration.
+WATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+
+_log = logging.getLogger("auction.server")
+
+
+class Unstartable(Exception):
+    """Why an exchange cannot start, in one line for whoever started it."""
+
+
+def run(path: Path | None, environ: Mapping[str, str], announce: Callable[[Presence], None]) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit code: 0, or 1 where records were lost on the way out.
+
+    `announce` is told once, when the exchange is ready. SIGHUP reloads; a second SIGTERM or SIGINT ends the process
+    where it stands. Raises ConfigFaults and Unstartable before anything is served.
+    """
+    config = load(path, environ)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_serve(Server(config, path, environ), announce))
+
+
+async def _serve(server: Server, announce: Callable[[Presence], None]) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)
+        _log.info("draining", extra={"fields": {"signal": number.name}})
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    # Before start as well: somebody who signals too early must not end the process with it.
+    loop.add_signal_handler(signal.SIGHUP, server.ask_to_reload)
+    try:
+        await server.start()
+        announce(server.presence)
+        await stopping.wait()
+    finally:
+        complete = await server.stop()
+    return 0 if complete else 1
+
+
+class Server:
+    """An exchange with all that it needs, on one event loop."""
+
+    def __init__(self, config: Config, path: Path | None, environ: Mapping[str, str]) -> None:
+        self.ready = False
+        self._config = config
+        self._path = path
+        self._environ = environ
+        self._clock = SystemClock()
+        self._admission = Admission(config.server.in_flight)
+        self._metrics = Metrics()
+        self._exchange: Exchange | None = None
+        self._eventlog: EventLog | None = None
+        self._outbox: Outbox | None = None
+        self._grpc: GrpcServer | None = None
+        self._http: HttpServer | None = None
+        self._sign: Sign | None = None
+        self._ways: dict[str, _Way] = {}
+        self._open: set[BidderConnection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reload_asked = asyncio.Event()
+        self._reloads = {"applied": 0, "refused": 0}
+        self._faults: tuple[str, ...] = ()
+        self._applied_us = self._clock.wall_us()
+
+    async def start(self) -> None:
+        """Become ready, or raise Unstartable; `stop` is due either way."""
+        config = self._config
+        warm_up()
+        market = await self._market(config)
+        self._open_log()
+        self._exchange = Exchange(
+            market, clock=self._clock, admission=self._admission, metrics=self._metrics, journal=self._outbox
+        )
+        self._read_metrics()
+        await self._listen(self._exchange)
+        try:
+            self._sign = Sign()
+        except OSError as refusal:
+            _log.warning("`auction reload` will not find this process: %s", refusal)
+        # What exists now stays until the end; a full collection through it would cost an auction tens of milliseconds.
+        gc.collect()
+        gc.freeze()
+        self.ready = True
+        assert self._grpc is not None
+        await self._grpc.serving(True)
+        self._tell()
+        self._own(self._watch())
+
+    async def stop(self) -> bool:
+        """Answer what is in flight, write what is queued, let go of everything; return whether no record was lost."""
+        self.ready = False
+        drain_s = self._config.server.drain_s
+        end = self._clock.monotonic() + drain_s
+        grace_s = drain_s * (1 - LOG_SHARE)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*(server.stop(grace_s) for server in (self._grpc, self._http) if server is not None))
+        complete = True
+        if self._outbox is not None:
+            complete = await asyncio.to_thread(self._outbox.drain, end)
+            if not complete:
+                _log.error("records were lost: the log could not be written in %d s", drain_s)
+        await asyncio.gather(*(connection.close() for connection in self._open))
+        if self._sign is not None:
+            self._sign.close()
+        _log.info("stopped")
+        return complete
+
+    @property
+    def presence(self) -> Presence:
+        """What this process tells others of itself."""
+        assert self._exchange is not None
+        assert self._grpc is not None
+        assert self._http is not None
+        host = self._config.server.host
+        return Presence(
+            pid=os.getpid(),
+            grpc=f"{host}:{self._grpc.port}",
+            http=f"http://{host}:{self._http.port}",
+            log=self._eventlog.directory if self._eventlog else None,
+            rules=_digest(self._exchange.market),
+            reloads=sum(self._reloads.values()),
+            faults=self._faults,
+        )
+
+    def ask_to_reload(self) -> None:
+        """Have the configuration read again soon, whether or not its file has changed."""
+        self._reload_asked.set()
+
+    async def reload(self) -> None:
+        """Read the configuration again; apply all of it, or none and say why."""
+        try:
+            config = await asyncio.to_thread(load, self._path, self._environ)
+            faults = refusals(self._config, config)
+            if not faults:
+                await self._apply(config)
+        except ConfigFaults as refusal:
+            faults = tuple(map(str, refusal.faults))
+        self._faults = faults
+        self._reloads["refused" if faults else "applied"] += 1
+        if faults:
+            _log.warning("configuration refused, the old one stays", extra={"fields": {"faults": list(faults)}})
+        else:
+            self._applied_us = self._clock.wall_us()
+            _log.info("configuration applied", extra={"fields": {"rules": self.presence.rules}})
+        self._tell()
+
+    async def _apply(self, config: Config) -> None:
+        assert self._exchange is not None
+        before = self._ways
+        # An auction in flight keeps the market that it began with, and no auction is longer than this.
+        longest_s = self._config.exchange.tmax_max_ms / 1000
+        market = await self._market(config)
+        self._config = config
+        self._exchange.market = market
+        gone = [way.connection for name, way in before.items() if self._ways.get(name) is not way]
+        if gone:
+            self._own(self._close_after(longest_s, gone))
+
+    async def _market(self, config: Config) -> Market:
+        """Compile the rules and connect whom they name; connections that still fit are kept. Raises ConfigFaults."""
+        rules = config.rules()
+        compiled = compile_rules(rules)
+        ways: dict[str, _Way] = {}
+        for bidder in config.bidders:
+            way = _way(bidder, config, self._clock)
+            known = self._ways.get(bidder.name)
+            ways[bidder.name] = known if known is not None and known.key == way.key else way
+        fresh = [way.connection for way in ways.values() if way.connection not in self._open]
+        self._open.update(fresh)
+        await asyncio.gather(*(connection.open() for connection in fresh))
+        self._ways = ways
+        self._metrics.name_bidders(ways)
+        return Market(compiled, encode_rules(rules, SOFTWARE), {name: way.connection for name, way in ways.items()})
+
+    async def _close_after(self, seconds: float, connections: list[BidderConnection]) -> None:
+        await asyncio.sleep(seconds)
+        for connection in connections:
+            self._open.discard(connection)
+            await connection.close()
+
+    def _open_log(self) -> None:
+        log = self._config.log
+        if log.dir is None:
+            _log.info("no log is written: log.dir is not set")
+            return
+        try:
+            self._eventlog = EventLog(
+                log.dir,
+                monotonic=self._clock.monotonic,
+                wall_us=self._clock.wall_us,
+                fsync=log.fsync,
+                fsync_interval_s=log.fsync_interval_ms / 1000,
+                segment_bytes=log.segment_bytes,
+                segment_s=log.segment_s,
+                keep_bytes=log.keep_bytes,
+            )
+        except (LogInUse, OSError) as refusal:
+            raise Unstartable(f"log.dir: {refusal}") from refusal
+        for fault in self._eventlog.recovered:
+            _log.warning("log recovered: %s", fault.text, extra={"fields": msgspec.to_builtins(fault)})
+        self._outbox = Outbox(
+            self._eventlog,
+            monotonic=self._clock.monotonic,
+            records_max=log.queue_records,
+            bytes_max=log.queue_bytes,
+        )
+
+    async def _listen(self, exchange: Exchange) -> None:
+        server, limits = self._config.server, self._config.limits
+        by_encoding = {encoding: method for method, encoding in METHODS.items()}
+        self._grpc = GrpcServer(
+            exchange,
+            [by_encoding[Encoding.PROTOBUF]],
+            self._clock,
+            host=server.host,
+            port=server.port,
+            request_bytes=limits.request_bytes,
+            descriptors=descriptors(),
+        )
+        self._http = HttpServer(
+            exchange,
+            [by_encoding[Encoding.JSON]],
+            self._clock,
+            host=server.host,
+            port=server.http_port,
+            pages={
+                "/healthz": lambda: Page(b"ok\n"),
+                "/readyz": lambda: Page(b"ready\n") if self.ready else Page(b"not ready\n", status=503),
+                "/metrics": lambda: Page(self._metrics.page(), content_type=CONTENT_TYPE),
+            },
+            request_bytes=limits.request_bytes,
+            inflation_ratio=limits.inflation_ratio,
+        )
+        for port, setting in ((self._grpc, "port"), (self._http, "http_port")):
+            try:
+                await port.start()
+            except OSError as refusal:
+                reason = "it is in use or not ours to take"
+                raise Unstartable(f"server.{setting}: {refusal}: {reason}; choose another") from refusal
+
+    def _read_metrics(self) -> None:
+        read, exchange, outbox, eventlog = self._metrics.read, self._exchange, self._outbox, self._eventlog
+        assert exchange is not None
+        read("auction_in_flight", lambda: self._admission.in_flight)
+        read("auction_in_flight_limit", lambda: self._admission.limit)
+        read("auction_rules_info", lambda: [((_digest(exchange.market),), 1)])
+        read("auction_build_info", lambda: [((__version__, platform.python_version()), 1)])
+        read("auction_reloads_total", lambda: [((result,), count) for result, count in self._reloads.items()])
+        read("auction_reload_last_success", lambda: 0 if self._faults else 1)
+        read("auction_reload_last_applied_timestamp_seconds", lambda: self._applied_us / 1e6)
+        if outbox is not None and eventlog is not None:
+            read("auction_outbox_records", lambda: outbox.depth)
+            read("auction_outbox_bytes", lambda: outbox.depth_bytes)
+            read("auction_outbox_written_total", lambda: outbox.written)
+            read("auction_outbox_dropped_total", lambda: [((why,), n) for why, n in _fields(outbox.dropped)])
+            read("auction_outbox_failing", lambda: int(outbox.failing))
+            read("auction_outbox_disk_errors_total", lambda: outbox.disk_errors)
+            read("auction_log_bytes_total", lambda: eventlog.bytes_written)
+            read("auction_log_last_sequence", lambda: eventlog.last)
+
+    async def _watch(self) -> None:
+        """Reload when somebody asks, or when the file has changed and holds still; one reload at a time."""
+        applied = before = self._content()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WATCH_S):
+                    await self._reload_asked.wait()
+            content = self._content()
+            if self._reload_asked.is_set() or (content != applied and content == before):
+                self._reload_asked.clear()
+                applied = content
+                await self.reload()
+            before = content
+
+    def _content(self) -> bytes | None:
+        if self._path is None:
+            return None
+        try:
+            with self._path.open("rb") as file:
+                return file.read(WATCH_BYTES_MAX)
+        except OSError:
+            return None  # Being swapped, or gone; the reload says so if it lasts.
+
+    def _tell(self) -> None:
+        if self._sign is not None:
+            self._sign.tell(self.presence)
+
+    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Way(msgspec.Struct, frozen=True):
+    """A connection, and what it was made of: as long as that is the same, so is the connection."""
+
+    key: tuple[object, ...]
+    connection: BidderConnection
+
+
+def _way(bidder: Bidder, config: Config, clock: SystemClock) -> _Way:
+    limits = config.limits
+    key = (bidder.grpc, bidder.http, bidder.headers, limits.reply_bytes, limits.inflation_ratio)
+    headers = tuple(bidder.headers.items())
+    if bidder.grpc is not None:
+        return _Way(key, GrpcBidder(bidder.grpc, clock, reply_bytes=limits.reply_bytes, headers=headers))
+    assert bidder.http is not None
+    return _Way(
+        key,
+        HttpBidder(
+            bidder.http,
+            reply_bytes=limits.reply_bytes,
+            inflation_ratio=limits.inflation_ratio,
+            headers=headers,
+        ),
+    )
+
+
+def refusals(before: Config, after: Config) -> tuple[str, ...]:
+    """Name what a reload cannot change, one line each."""
+    limits = [f"limits.{name}" for name in LISTENING if getattr(before.limits, name) != getattr(after.limits, name)]
+    return tuple(f"{path}: a change needs a restart" for path in (*what_needs_restart(before, after), *limits))
+
+
+# Limits that the open ports were made of; the configuration knows of the sections that it only reads at the start.
+LISTENING: Final = ("request_bytes", "inflation_ratio")
+
+# The part of server.drain_s that is kept for the log: calls that hang must not cost the records of those that did not.
+LOG_SHARE: Final = 0.25
+
+
+def descriptors() -> list[bytes]:
+    """Serialise the files that the contract is made of, each behind those that it imports."""
+    found: dict[str, bytes] = {}
+
+    def add(file: Any) -> None:
+        for imported in file.dependencies:
+            add(imported)
+        found.setdefault(file.name, file.serialized_pb)
+
+    add(exchange_pb2.DESCRIPTOR)
+    return list(found.values())
+
+
+def _digest(market: Market) -> str:
+    # Twelve digits tell any two versions apart that one operator will ever see.
+    return market.rules.digest.hex()[:12]
+
+
+def _fields(counters: msgspec.Struct) -> list[tuple[str, int]]:
+    return list(msgspec.structs.asdict(counters).items())
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:  # Not on every platform; the loop of the standard library does the same, slower.
+        return asyncio.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
