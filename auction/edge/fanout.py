@@ -128,10 +128,11 @@ class _Solicitation:
         if now >= self._deadline.at:  # this one is late, so whoever is still missing is too
             self._finish(now)
             return
-        latency_us = int((now - self._started) * 1e6)
-        self._replies[row] = Reply(
-            self._invitations[row].bidder, status, body, latency_us, detail[:DETAIL_CHARS_MAX] if detail else ""
-        )
+        latency_us = round((now - self._started) * 1e6)
+        if detail:
+            # A bidder's own words may be in it, and bytes that were no text (surrogates), which nobody can write down.
+            detail = detail[:DETAIL_CHARS_MAX].encode(errors="replace").decode()
+        self._replies[row] = Reply(self._invitations[row].bidder, status, body, latency_us, detail)
         self._missing -= 1
         if not self._missing:
             self._finish(now)
@@ -144,7 +145,7 @@ class _Solicitation:
             self._finish(now)
 
     def _finish(self, now: float) -> None:
-        late_us = int((now - self._started) * 1e6)
+        late_us = round((now - self._started) * 1e6)
         replies = [
             reply if reply is not None else Reply(invitation.bidder, ReplyStatus.TIMED_OUT, b"", late_us)
             for reply, invitation in zip(self._replies, self._invitations, strict=True)

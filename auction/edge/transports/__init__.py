@@ -3,7 +3,7 @@
 #
 # Everything completes by callback, exactly once, on the event loop. A coroutine would be nicer to read, but it would
 # cost a task per bidder and auction in a transport that needs none, and asking many bidders before a deadline is what
-# the exchange spends its time on. Whoever prefers to wait has `awaited`; whoever prefers to write one has `spawned`.
+# the exchange spends its time on. Whoever prefers to wait has `awaited`.
 #
 # What a bidder did is never an exception here: it is the status a call completes with. What a caller did wrong before
 # its message could be handed over (too large, not gzip, wrong type) the transport refuses by itself.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from enum import IntEnum
 from typing import Protocol
 
@@ -143,34 +143,6 @@ async def awaited(endpoint: Endpoint, incoming: Incoming) -> Outgoing:
     except asyncio.CancelledError:
         cancel()
         raise
-
-
-def spawned(answer: Callable[[Incoming], Awaitable[Outgoing]]) -> Endpoint:
-    """Make an endpoint of a coroutine function, at the price of a task per call.
-
-    The task is owned here: a failure becomes an INTERNAL answer and one line in the log, a cancelled call a cancelled
-    task.
-    """
-    running: set[asyncio.Task[None]] = set()
-
-    async def run(incoming: Incoming, done: Callable[[Outgoing], None]) -> None:
-        try:
-            outgoing = await answer(incoming)
-        except Exception:
-            outgoing = _failed(incoming)
-        done(outgoing)
-
-    def endpoint(incoming: Incoming, done: Callable[[Outgoing], None], /) -> Cancel:
-        task = asyncio.get_running_loop().create_task(run(incoming, done))
-        running.add(task)
-        task.add_done_callback(running.discard)
-
-        def cancel() -> None:
-            task.cancel()
-
-        return cancel
-
-    return endpoint
 
 
 def _failed(incoming: Incoming) -> Outgoing:

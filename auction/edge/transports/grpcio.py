@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
@@ -155,6 +156,9 @@ class GrpcBidder:
             if task is None or task.cancelling():
                 raise  # withdrawn
             done(ReplyStatus.UNREACHABLE, b"", "connection closed")
+        except Exception as fault:
+            logging.getLogger(__name__).exception("asking %s failed", self._target)
+            done(ReplyStatus.UNREACHABLE, b"", type(fault).__name__)
         else:
             done(ReplyStatus.BID if body else ReplyStatus.NO_BID, body, "")
 
@@ -266,7 +270,7 @@ def _metadata(context: aio.ServicerContext[bytes, bytes]) -> dict[str, str]:
 
 
 class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpc_health ships no types
-    """grpcio's health service, whose watchers can be sent home: a stopping server would wait its whole grace for them."""
+    """grpcio's health service, whose watchers can be sent home: a stopping server would wait its whole grace."""
 
     def __init__(self) -> None:
         super().__init__()
