@@ -142,7 +142,7 @@ class Server:
 
     async def stop(self) -> bool:
         """Answer what is in flight, write what is queued, let go of everything; return whether no record was lost."""
-        self.ready = False
+        was_ready, self.ready = self.ready, False
         drain_s = self._config.server.drain_s
         end = self._clock.monotonic() + drain_s
         grace_s = drain_s * (1 - LOG_SHARE)
@@ -157,7 +157,8 @@ class Server:
         await asyncio.gather(*(connection.close() for connection in self._open))
         if self._sign is not None:
             self._sign.close()
-        _log.info("stopped")
+        if was_ready:
+            _log.info("stopped")
         return complete
 
     @property
@@ -290,8 +291,10 @@ class Server:
             try:
                 await port.start()
             except OSError as refusal:
-                reason = "it is in use or not ours to take"
-                raise Unstartable(f"server.{setting}: {refusal}: {reason}; choose another") from refusal
+                where = f"{server.host}:{getattr(server, setting)}"
+                raise Unstartable(
+                    f"server.{setting}: cannot listen on {where}, which is in use or not ours; choose another"
+                ) from refusal
 
     def _read_metrics(self) -> None:
         read, exchange, outbox, eventlog = self._metrics.read, self._exchange, self._outbox, self._eventlog

@@ -21,6 +21,7 @@ examples:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         "AUCTION_LOG__DIR": args.log,
     }
     environ = {**environment(), **{name: str(value) for name, value in options.items() if value is not None}}
+    # gRPC's own lines are neither JSON nor for operators: what matters in them we say ourselves.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Here, so that `--help` and a wrong option answer without loading numba and grpcio.
     from auction import server
 
