@@ -170,7 +170,7 @@ def counterfactual(log: Iterable[Logged], change: Change) -> Counterfactual:
         sums.imps += len(then.request.imps)
         after: tuple[Outcome, ...] = ()
         try:
-            after = _otherwise(recorded, rules, change).outcomes
+            after = _otherwise(recorded, rules, change, then.budget_us).outcomes
         except InvalidRequest:
             sums.refused += 1
         placements = [imp.tagid or imp.id for imp in then.request.imps]
@@ -179,7 +179,7 @@ def counterfactual(log: Iterable[Logged], change: Change) -> Counterfactual:
     return sums
 
 
-def _otherwise(recorded: RecordedAuction, rules: CompiledRules, change: Change) -> AuctionResult:
+def _otherwise(recorded: RecordedAuction, rules: CompiledRules, change: Change, budget_us: int) -> AuctionResult:
     arrival = recorded.arrival
     if change.floor_scale != 1:
         exchange, limits = rules.rules.exchange, rules.rules.limits
@@ -193,7 +193,8 @@ def _otherwise(recorded: RecordedAuction, rules: CompiledRules, change: Change) 
     replies = []
     for invitation in auction.invitations:
         reply = logged.get(invitation.bidder)
-        if reply is None or reply.latency_us >= auction.budget_us:
+        # What was in time then is in time now, unless the deadline came forward.
+        if reply is None or budget_us > auction.budget_us <= reply.latency_us:
             reply = Reply(invitation.bidder, ReplyStatus.TIMED_OUT)
         replies.append(reply)
     return close_auction(auction, replies)

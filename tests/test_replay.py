@@ -1,0 +1,228 @@
+# A log runs again: as it was, and under other rules. Logs here are written by the real writer from real requests.
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from auction import replay
+from auction.__main__ import main
+from auction.core import record
+from auction.core.auction import close_auction, compile_rules, open_auction
+from auction.core.openrtb import json as codec
+from auction.edge.eventlog import AUCTION, EventLog, read
+from auction.model.auction import Arrival, Auction, Encoding
+from auction.model.errors import InvalidRequest
+from auction.model.fx import Fx
+from auction.model.money import CpmMicros
+from auction.model.reply import Reply, ReplyStatus
+from auction.model.rules import SOFTWARE, BidderRules, ExchangeRules, Rules
+from tests.corpus import accepted
+
+RULES = Rules(
+    exchange=ExchangeRules(increment={"USD": CpmMicros(10_000)}),
+    bidders=(BidderRules("dsp-a"), BidderRules("dsp-b", "json"), BidderRules("dsp-c", media=("banner",))),
+    fx=Fx("test", "2026-01-01T00:00:00Z", {"EUR": "0.9", "GBP": "0.8", "JPY": "150", "KRW": "1350"}),
+)
+
+
+def replies(auction: Auction[object]) -> list[Reply]:
+    """Two bidders that bid on everything, prices by place so that every auction has its own, and one that is late."""
+    given = []
+    for row, invitation in enumerate(auction.invitations):
+        if invitation.bidder == "dsp-c":
+            given.append(Reply("dsp-c", ReplyStatus.TIMED_OUT, b"", 95_000))
+            continue
+        bids = [
+            {"id": f"{row}-{imp}", "impid": auction.request.imps[imp].id, "price": 2.5 + row * 0.25 + imp * 0.1}
+            for imp in invitation.imps
+        ]
+        body = msgspec.json.encode({"id": auction.request.id, "cur": "USD", "seatbid": [{"seat": "s", "bid": bids}]})
+        if invitation.encoding is Encoding.PROTOBUF:
+            body = codec.response_bytes(body, lenient=True, depth=32).message
+        given.append(Reply(invitation.bidder, ReplyStatus.BID, body, 20_000 + 40_000 * row))
+    return given
+
+
+def held() -> Iterator[tuple[bytes, bytes]]:
+    """Give (record, its rules) for an auction of each bundled request, in both encodings by turns."""
+    compiled = compile_rules(RULES)
+    written = record.encode_rules(RULES, SOFTWARE)
+    for place, (name, body) in enumerate(accepted().items()):
+        encoding = Encoding.JSON if place % 2 else Encoding.PROTOBUF
+        if encoding is Encoding.PROTOBUF:
+            body = codec.request_bytes(body, lenient=True, depth=32).message
+        auction = open_auction(Arrival(f"A-{name}", place, encoding, body, explain=place % 3 == 0), compiled)
+        answers = replies(auction)
+        yield record.encode_auction(auction, answers, close_auction(auction, answers)), written
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("log")
+    writer = EventLog(directory, monotonic=time.monotonic, wall_us=lambda: 1)
+    for payload, rules in held():
+        writer.append([(AUCTION, payload, rules)])
+    writer.close()
+    return directory
+
+
+def test_a_log_replays_byte_for_byte(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["replay", str(log)])
+    count = len(accepted())
+    assert f"{count} of {count} byte-identical\n" == capsys.readouterr().out
+
+
+def test_a_changed_result_is_found_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    payload, rules = next(held())
+    recorded = record.decode_auction(payload)
+    result = record.decode_result(recorded.result)
+    winner = next(place for place, bid in enumerate(result.outcomes) if bid.clearing_price is not None)
+    forged = list(result.outcomes)
+    forged[winner] = msgspec.structs.replace(forged[winner], clearing_price=CpmMicros(1))
+    from auction.v1 import record_pb2
+
+    message = record_pb2.AuctionRecord.FromString(payload)
+    message.result = record.encode_result(msgspec.structs.replace(result, outcomes=tuple(forged)))
+    writer = EventLog(tmp_path, monotonic=time.monotonic, wall_us=lambda: 1)
+    writer.append([(AUCTION, message.SerializeToString(), rules)])
+    writer.close()
+    assert 1 == main(["replay", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert f"bid[{winner}].clearing_price" in out
+    assert "0 of 1 byte-identical" in out
+
+
+def test_a_difference_to_other_software_is_a_change_not_a_fault(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from auction.v1 import record_pb2
+
+    payload, _ = next(held())
+    message = record_pb2.AuctionRecord.FromString(payload)
+    message.result = b""
+    writer = EventLog(tmp_path, monotonic=time.monotonic, wall_us=lambda: 1)
+    writer.append([(AUCTION, message.SerializeToString(), record.encode_rules(RULES, "auction/0.0.9"))])
+    writer.close()
+    assert 3 == main(["replay", str(tmp_path)])
+    assert "changed since auction/0.0.9" in capsys.readouterr().out
+
+
+def test_an_empty_log_is_not_called_identical(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 1 == main(["replay", str(tmp_path)])
+    assert "0 of 0" in capsys.readouterr().out
+
+
+def test_a_missing_path_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 2 == main(["replay", str(tmp_path / "nowhere")])
+    assert "nowhere: no such directory or file" in capsys.readouterr().err
+
+
+def test_a_record_reads_back_as_it_was_written() -> None:
+    for payload, _ in itertools.islice(held(), 10):
+        recorded = record.decode_auction(payload)
+        result = record.decode_result(recorded.result)
+        assert recorded.result == record.encode_result(result)
+
+
+def test_rules_read_back_as_they_were_written() -> None:
+    written = record.decode_rules(record.encode_rules(RULES, SOFTWARE))
+    assert RULES == written.rules
+    assert SOFTWARE == written.software
+
+
+def test_rules_hold_no_address_or_header() -> None:
+    assert {"name", "encoding", "media", "min_ms", "network_ms", "timeout_ms"} == set(BidderRules.__struct_fields__)
+
+
+def test_a_refusal_keeps_path_and_size_only() -> None:
+    arrival = Arrival("A", 7, Encoding.JSON, b'{"id":"private"}')
+    refusal = record.decode_refusal(record.encode_refusal(arrival, InvalidRequest("imp", "missing")))
+    assert record.RecordedRefusal("A", 7, "imp", len(arrival.body)) == refusal
+    assert b"private" not in record.encode_refusal(arrival, InvalidRequest("imp", "missing"))
+
+
+@pytest.mark.parametrize("decode", [record.decode_auction, record.decode_result, record.decode_rules])
+def test_bytes_that_are_no_record_are_called_so(decode: object) -> None:
+    with pytest.raises(record.Unreadable):
+        decode(b"\xff\xff\xff")  # type: ignore[operator]
+
+
+def otherwise(log: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, object]:
+    assert 0 == main(["replay", str(log), "--json", *options])
+    told: dict[str, object] = json.loads(capsys.readouterr().out)
+    return told
+
+
+def total(told: dict[str, object]) -> dict[str, dict[str, object]]:
+    rows = told["total"]
+    assert isinstance(rows, list)
+    found: dict[str, dict[str, object]] = rows[0]
+    return found
+
+
+def test_the_same_rules_change_nothing(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = otherwise(log, capsys, "--set", "increment=0.01")
+    assert total(told)["before"] == total(told)["after"]
+    assert total(told)["before"]["sold"]
+
+
+def test_a_higher_increment_raises_revenue(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = otherwise(log, capsys, "--set", "increment=0.02")
+    before, after = total(told)["before"], total(told)["after"]
+    assert before["sold"] == after["sold"]
+    assert float(str(before["revenue_cpm"])) < float(str(after["revenue_cpm"]))
+
+
+def test_higher_floors_sell_less_or_dearer(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = otherwise(log, capsys, "--floor-scale", "100")
+    assert int(str(total(told)["after"]["sold"])) < int(str(total(told)["before"]["sold"]))
+
+
+def test_a_dropped_bidder_sells_nothing(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = otherwise(log, capsys, "--drop-bidder", "dsp-b")
+    rows = told["bidders"]
+    assert isinstance(rows, list)
+    after = {row["name"]: row["after"]["sold"] for row in rows}
+    assert 0 == after["dsp-b"]
+    assert after["dsp-a"] > 0
+
+
+def test_an_earlier_deadline_loses_the_slower_bidder(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = otherwise(log, capsys, "--set", "tmax_max_ms=40", "--set", "tmax_ms=40")
+    rows = told["bidders"]
+    assert isinstance(rows, list)
+    assert 0 == next(row["after"]["sold"] for row in rows if row["name"] == "dsp-b")
+
+
+def test_a_counterfactual_says_what_it_assumes(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(["replay", str(log), "--set", "min_price=3"])
+    out = capsys.readouterr().out
+    assert "Bids do not react" in out
+    assert "fill" in out
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("incremet=1", "incremet"),
+        ("increment=-1", "increment"),
+        ("increment", "KEY=VALUE"),
+        ("server.port=1", "KEY=VALUE"),
+    ],
+)
+def test_a_wrong_setting_is_named(log: Path, setting: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 2 == main(["replay", str(log), "--set", setting])
+    assert message in capsys.readouterr().err
+
+
+def test_the_rules_of_a_log_are_those_of_each_record(log: Path) -> None:
+    logged = list(replay.auctions(read([log], lambda fault: pytest.fail(str(fault)))))
+    assert len(accepted()) == len(logged)
+    assert {SOFTWARE} == {each.software for each in logged}
