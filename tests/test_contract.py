@@ -121,9 +121,10 @@ def test_field_is_as_published(field):
     assert field.deprecated == ours.GetOptions().deprecated
     if field.type == "map<string,double>":
         assert ours.message_type.GetOptions().map_entry
-        assert [
-            ours.message_type.fields_by_name[part].type for part in ("key", "value")
-        ] == [FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_DOUBLE]
+        assert [ours.message_type.fields_by_name[part].type for part in ("key", "value")] == [
+            FieldDescriptor.TYPE_STRING,
+            FieldDescriptor.TYPE_DOUBLE,
+        ]
         return
     assert field.many == ours.is_repeated
     if field.type == "Value":

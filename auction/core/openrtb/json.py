@@ -225,9 +225,14 @@ def _refuse_body(body: bytes, error: Exception, reading: _Reading) -> NoReturn:
     if not body.strip():
         reading.refuse_whole("expected JSON, was empty", error)
     if isinstance(error, msgspec.ValidationError):
-        # The only thing a parser without a schema finds invalid is a number beyond a double, or beyond the digits that
-        # the interpreter reads. It does not say where, and this is not the hot path.
-        value = json.loads(body, parse_int=_integer_or_infinity)
+        # The only thing a parser without a schema finds invalid is a number: beyond a double, or of more digits than
+        # the interpreter reads. It does not say where, so the body is read again; what else is wrong in it can wait.
+        try:
+            value = json.loads(body, parse_int=_integer_or_infinity)
+        except RecursionError:
+            reading.refuse_whole(f"nested deeper than {reading.depth} levels", error)
+        except ValueError:
+            reading.refuse_whole("expected JSON, was malformed: a number beyond a double", error)
         reading.measure(value, reading.depth)
         reading.refuse_infinity(None, value)
     text = str(error)
@@ -365,7 +370,7 @@ def _settle(
 ) -> bool:
     """Take a second look at a member; True if it stays in the message, as it is or put right."""
     field = shape.fields.get(name)
-    if field is None or value is None:
+    if field is None or (value is None and field.kind is not Kind.VALUE):
         return False
     fitted: Any
     if field.many:
