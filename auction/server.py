@@ -63,9 +63,9 @@ def run(path: Path | None, environ: Mapping[str, str], announce: Callable[[Prese
     `announce` is told once, when the exchange is ready. SIGHUP reloads; a second SIGTERM or SIGINT ends the process
     where it stands. Raises ConfigFaults and Unstartable before anything is served.
     """
-    config = load(path, environ)
+    server = Server(path, environ)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(Server(config, path, environ), announce))
+        return runner.run(_serve(server, announce))
 
 
 async def _serve(server: Server, announce: Callable[[Presence], None]) -> int:
@@ -92,13 +92,15 @@ async def _serve(server: Server, announce: Callable[[Presence], None]) -> int:
 
 
 class Server:
-    """An exchange with all that it needs, on one event loop."""
+    """An exchange with all that it needs, on one event loop. Raises ConfigFaults."""
 
-    def __init__(self, config: Config, path: Path | None, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: Path | None, environ: Mapping[str, str]) -> None:
         self.ready = False
-        self._config = config
         self._path = path
         self._environ = environ
+        # Before it is loaded, so that a change in between is seen as one.
+        self._content = self._read()
+        self._config = config = load(path, environ)
         self._clock = SystemClock()
         self._admission = Admission(config.server.in_flight)
         self._metrics = Metrics()
@@ -148,6 +150,9 @@ class Server:
         grace_s = drain_s * (1 - LOG_SHARE)
         for task in self._tasks:
             task.cancel()
+        if self._grpc is not None:
+            await self._grpc.serving(False)
+            await asyncio.sleep(TELL_S)
         await asyncio.gather(*(server.stop(grace_s) for server in (self._grpc, self._http) if server is not None))
         complete = True
         if self._outbox is not None:
@@ -318,19 +323,19 @@ class Server:
 
     async def _watch(self) -> None:
         """Reload when somebody asks, or when the file has changed and holds still; one reload at a time."""
-        applied = before = self._content()
+        before = self._content
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(WATCH_S):
                     await self._reload_asked.wait()
-            content = self._content()
-            if self._reload_asked.is_set() or (content != applied and content == before):
+            content = self._read()
+            if self._reload_asked.is_set() or (content != self._content and content == before):
                 self._reload_asked.clear()
-                applied = content
+                self._content = content
                 await self.reload()
             before = content
 
-    def _content(self) -> bytes | None:
+    def _read(self) -> bytes | None:
         if self._path is None:
             return None
         try:
@@ -385,6 +390,9 @@ LISTENING: Final = ("request_bytes", "inflation_ratio")
 
 # The part of server.drain_s that is kept for the log: calls that hang must not cost the records of those that did not.
 LOG_SHARE: Final = 0.25
+
+# Between the word that we stop and the end of the connections that carry it.
+TELL_S: Final = 0.1
 
 
 def descriptors() -> list[bytes]:
