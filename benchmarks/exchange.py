@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -30,7 +31,7 @@ BIDDER = {"strategy": "fixed", "settings": {"latency_ms": {"median": 2, "sigma":
 
 
 def rows() -> Iterator[tuple[str, str, list[float]]]:
-    """Measure and give (name, unit, a number each run): CPU microseconds by auction, bidders over gRPC and over JSON."""
+    """Measure and give (name, unit, a number each run): CPU microseconds by auction, over gRPC and over JSON."""
     for protocol, name in (("grpc", "exchange.grpcio"), ("http", "exchange.aiohttp_json")):
         for bidders in (1, 4, 8):
             with ExitStack() as stack:
@@ -89,7 +90,7 @@ def child(stack: ExitStack, arguments: list[str], core: int) -> dict[str, str]:
 async def load(port: int, message: bytes, auctions: int) -> int:
     """Call the exchange, OUTSTANDING calls at a time; give the number of answers. AioRpcError if one is not OK."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        call = channel.unary_unary("/auction.v1.Exchange/Auction")
+        call: Any = channel.unary_unary("/auction.v1.Exchange/Auction")
         numbers = iter(range(auctions))
 
         async def caller() -> int:
