@@ -59,8 +59,9 @@ def held_up(gate_after_s: float, in_flight: int) -> tuple[load.Measured, list[in
 
     async def run() -> tuple[load.Measured, list[int]]:
         clock, gate, asked = ManualClock(), Gate(), []
+        measured = load.Measured()
         offering = asyncio.create_task(
-            load.offer(gate, lambda number: b"%d" % number, 8, 1, clock, in_flight=in_flight)
+            load.offer(gate, lambda number: b"%d" % number, 8, 1, clock, measured, in_flight=in_flight)
         )
         await settle()
         for step in range(1, 17):
@@ -70,7 +71,8 @@ def held_up(gate_after_s: float, in_flight: int) -> tuple[load.Measured, list[in
             if step / 16 >= gate_after_s:
                 gate.opened.set()
             await settle()
-        return await offering, asked
+        await offering
+        return measured, asked
 
     return asyncio.run(run())
 
