@@ -565,7 +565,7 @@ def _type_name(value: object) -> str:
 
 
 # How a field's value becomes JSON; compared in the order of how often they occur.
-_PLAIN, _FLAG, _MESSAGE, _MESSAGES, _LIST, _EXT, _REST, _FLAGS, _TEXT, _VALUE, _VALUES, _MAP, _MESSAGE_MAP = range(13)
+_PLAIN, _FLAG, _MESSAGE, _MESSAGES, _LIST, _EXT, _REST, _TEXT, _VALUE, _MAP = range(10)
 
 
 class _Ways(dict[Any, tuple[str, int]]):
@@ -583,13 +583,15 @@ def _way(field: Any) -> int:
     if full_name(field) in TOLD_AS_TEXT:
         return _TEXT
     if field.message_type is None:
-        if field.type == field.TYPE_BOOL:
-            return _FLAGS if field.is_repeated else _FLAG
-        return _LIST if field.is_repeated else _PLAIN
+        if field.is_repeated:
+            return _LIST
+        return _FLAG if field.type == field.TYPE_BOOL else _PLAIN
     if field.message_type.GetOptions().map_entry:
-        return _MAP if field.message_type.fields_by_name["value"].message_type is None else _MESSAGE_MAP
+        assert field.message_type.fields_by_name["value"].message_type is None, field.full_name
+        return _MAP
     if field.message_type.full_name == Value.DESCRIPTOR.full_name:
-        return _VALUES if field.is_repeated else _VALUE
+        assert not field.is_repeated, field.full_name
+        return _VALUE
     if field.name == EXT and full_name(field.containing_type) in SHAPES:
         return _EXT
     return _MESSAGES if field.is_repeated else _MESSAGE
@@ -621,26 +623,16 @@ def _told(message: Message, rest: bool) -> dict[str, Any]:
                 told[name] = ext
         elif way == _REST:
             told[""] = value  # for the owner of this Ext; no field has an empty name
+        elif way == _MAP:
+            told[name] = dict(value)
+        elif way == _VALUE:
+            told[name] = _told_value(value)
         else:
-            told[name] = _told_rarely(value, way, rest)
+            assert way == _TEXT
+            told[name] = msgspec.json.encode(_told(value, rest)).decode()
     if carried is not None and rest:
         _put_back(told, _rest(carried), SHAPES[full_name(message.DESCRIPTOR)])
     return told
-
-
-def _told_rarely(value: Any, way: int, rest: bool) -> Any:
-    if way == _TEXT:
-        return msgspec.json.encode(_told(value, rest)).decode()
-    if way == _VALUE:
-        return _told_value(value)
-    if way == _VALUES:
-        return [_told_value(element) for element in value]
-    if way == _FLAGS:
-        return [1 if element else 0 for element in value]
-    if way == _MAP:
-        return dict(value)
-    assert way == _MESSAGE_MAP
-    return {key: _told(element, rest) for key, element in value.items()}
 
 
 def _told_value(value: Value) -> Any:
