@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,12 @@ def written_and_read(directory: Path, entry: tuple[int, bytes, bytes]) -> list[e
     assert faults == []
     assert [record.RULES, entry[0]] == [frame.kind for frame in frames]
     return frames
+
+
+def test_documented_example_is_what_is_decided() -> None:
+    document = (Path(__file__).parent.parent / "docs" / "conformance.md").read_text()
+    case, told_answer = (json.loads(block) for block in re.findall(r"^```json \w+\n(.*?)^```", document, re.M | re.S))
+    assert told_answer == decide(case)
 
 
 def test_there_are_scenarios_of_everything() -> None:
