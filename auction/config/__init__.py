@@ -1,0 +1,252 @@
+"""What can be set, where it was set, and what is wrong with it."""
+
+# A file, then the environment over it, then everything that is wrong at once. Nothing here is half accepted: whoever
+# reloads keeps what it had. The environment is read here and nowhere else, by `environment`; what is in a Config is
+# plain frozen data.
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any, NamedTuple
+
+import msgspec
+from pydantic import ValidationError
+
+from auction.config.faults import ConfigFaults, Fault, Path, dotted, shown
+from auction.config.settings import Bidder, Config, every_setting, expected, schema, schema_at
+from auction.config.sources import FILE_BYTES_MAX, Values, read_environment, read_file
+from auction.model.rules import Rules
+
+__all__ = [
+    "Bidder",
+    "Config",
+    "ConfigFaults",
+    "Effective",
+    "Fault",
+    "Loaded",
+    "environment",
+    "every_setting",
+    "expected",
+    "load",
+    "loaded",
+    "rules_of_case",
+    "schema",
+    "schema_at",
+    "what_needs_restart",
+]
+
+# Sections that are read once, when the process starts: sockets are bound to them and a directory is locked.
+_FIXED = ("server", "log")
+# What a case may say of the rules, in the words of the configuration; rates of `fx` stand directly under it.
+_OF_A_CASE = ("exchange", "bidders", "limits")
+
+
+def load(path: FilePath | None, environ: Mapping[str, str]) -> Config:
+    """Read a configuration: the defaults, a file over them (None: no file), the environment over both.
+
+    Raises ConfigFaults with all that is wrong, a file that cannot be read included.
+    """
+    return loaded(path, environ).config
+
+
+class Effective(NamedTuple):
+    """One setting as it counts, as JSON values with secrets hidden, and where it comes from."""
+
+    path: str
+    value: Any
+    origin: str
+
+
+class Loaded(NamedTuple):
+    """A configuration and the places its values come from."""
+
+    config: Config
+    origins: dict[Path, str]
+
+    def effective(self) -> list[Effective]:
+        """List every setting: its value, and `default`, file:line or the name in the environment."""
+        return [
+            Effective(dotted(path), value, self.origins.get(path, "default"))
+            for path, value in _leaves(self.config.model_dump(mode="json", by_alias=True), ())
+        ]
+
+
+def loaded(path: FilePath | None, environ: Mapping[str, str]) -> Loaded:
+    """Read a configuration as `load` does, and keep where each value comes from."""
+    values = Values()
+    if path is not None:
+        try:
+            with path.open("rb") as file:
+                read_file(values, file.read(FILE_BYTES_MAX + 1), str(path))
+        except OSError as refused:
+            values.blame((), f"expected a file to read: {refused.strerror}", str(path))
+    read_environment(values, environ)
+    config = _checked(values)
+    return Loaded(config, {_as_kept(path, config): origin for path, origin in values.origins.items()})
+
+
+def environment() -> Mapping[str, str]:
+    """Give this process's environment, for `load`."""
+    return os.environ
+
+
+def what_needs_restart(old: Config, new: Config) -> list[str]:
+    """Name the settings that differ and are read only when a process starts."""
+    before, after = (dict(_leaves(config.model_dump(mode="json", include=set(_FIXED)), ())) for config in (old, new))
+    return [dotted(path) for path in before if before[path] != after[path]]
+
+
+def rules_of_case(case: Mapping[str, Any], bidder_names: Sequence[str]) -> Rules:
+    """Read the rules that a case file states, by the same types and defaults as a configuration.
+
+    `case` is JSON with decimals kept exact (Decimal, int or text, never float); of its members `exchange`, `bidders`,
+    `limits` and `fx` ({"JPY": "150"}, units per USD) are read. `bidder_names` are those that reply: one without an
+    entry has the defaults. In a case every bidder speaks protobuf, and an entry needs no address. Raises ConfigFaults.
+    """
+    values = Values()
+    values.tree = {section: case[section] for section in _OF_A_CASE if section in case}
+    if "fx" in case:
+        values.tree["fx"] = {"rates": case["fx"]}
+    entries = values.tree.get("bidders", [])
+    if isinstance(entries, list):
+        listed = [entry.get("name") for entry in entries if isinstance(entry, dict)]
+        unlisted = [{"name": name} for name in dict.fromkeys(bidder_names) if name not in listed]
+        values.tree["bidders"] = entries + unlisted
+    try:
+        config = _checked(values, addresses=False)
+    except ConfigFaults as refused:
+        raise ConfigFaults(
+            [msgspec.structs.replace(one, path=one.path.replace("fx.rates", "fx", 1)) for one in refused.faults]
+        ) from None
+    bidders = tuple(bidder.rules("protobuf") for bidder in config.bidders)
+    return msgspec.structs.replace(config.rules(), bidders=bidders)
+
+
+def _checked(values: Values, addresses: bool = True) -> Config:
+    config, faults = None, [*values.faults, *_contradictions(values, addresses)]
+    try:
+        config = Config.model_validate(values.tree)
+    except ValidationError as refused:
+        # A default that depends on a setting which is wrong is not a second fault.
+        errors = [error for error in refused.errors() if error["type"] != "default_factory_not_called"]
+        faults += (_fault(error["type"], error["loc"], error.get("ctx", {}), values) for error in errors)
+    if config is None or faults:
+        raise ConfigFaults(sorted(faults, key=_line))
+    return config
+
+
+def _line(fault: Fault) -> int:
+    """Give the order of the file, however faults were found; what has no line there comes after."""
+    line = fault.origin.rpartition(":")[2]
+    return int(line) if line.isdecimal() else sys.maxsize
+
+
+def _fault(kind: str, where: tuple[str | int, ...], context: Mapping[str, Any], values: Values) -> Fault:
+    """Say in our words what pydantic found."""
+    path = where[:-1] if where[-1] == "[key]" else where
+    found = _at(values.tree, path)
+    while found is _NOTHING and kind != "missing":  # one amount stands for a mapping of one
+        path = path[:-1]
+        found = _at(values.tree, path)
+    suggestion = ""
+    if kind == "extra_forbidden":
+        message, suggestion = "unknown setting", _meant(path)
+    elif kind == "missing":
+        message = "expected a value, was nothing"
+    elif kind == "value_error":
+        message, suggestion = str(context["error"]), getattr(context["error"], "suggestion", "")
+    else:
+        node = schema_at(path) or {}
+        message = f"expected {expected(node)}"
+        if "headers" in path or path[-1] == "http":
+            message += ", was hidden"
+        else:
+            message += f", was one of {len(found)}" if kind == "too_long" else f", was {shown(found)}"
+        if "enum" in node and isinstance(found, str):
+            suggestion = _nearest(found, node["enum"])
+    return Fault(dotted(path), message, suggestion, values.origin(path))
+
+
+def _contradictions(values: Values, addresses: bool) -> Iterator[Fault]:
+    """Find what no single setting shows, in values that may be wrong in themselves; that is said elsewhere."""
+
+    def fault(path: Path, message: str) -> Fault:
+        return Fault(dotted(path), message, origin=values.origin(path))
+
+    def whole(*path: str) -> int | None:
+        found = _at(values.tree, path)
+        if found is _NOTHING:
+            found = (schema_at(path) or {}).get("default")
+        return found if type(found) is int else None
+
+    given, most = whole("exchange", "tmax_ms"), whole("exchange", "tmax_max_ms")
+    if _at(values.tree, ("exchange", "tmax_ms")) is not _NOTHING and given and most and given > most:
+        yield fault(("exchange", "tmax_ms"), f"expected at most tmax_max_ms ({most}), was {given}")
+    port, http_port = whole("server", "port"), whole("server", "http_port")
+    if port and port == http_port:
+        yield fault(("server", "http_port"), f"expected another port than server.port, was {http_port} too")
+    keep, segment = whole("log", "keep_bytes"), whole("log", "segment_bytes")
+    if keep and segment and keep < 2 * segment:
+        yield fault(("log", "keep_bytes"), f"expected at least two files of segment_bytes ({segment}), was {keep}")
+    bidders = _at(values.tree, ("bidders",))
+    first: dict[str, int] = {}
+    for row, bidder in enumerate(bidders if isinstance(bidders, list) else ()):
+        if not isinstance(bidder, dict):
+            continue
+        name = bidder.get("name")
+        if isinstance(name, str) and first.setdefault(name, row) != row:
+            yield fault(("bidders", row, "name"), f"expected a name of its own, was that of bidders[{first[name]}]")
+        ways = [way for way in ("grpc", "http") if bidder.get(way) is not None]
+        if addresses and len(ways) != 1:
+            yield fault(("bidders", row), f"expected grpc or http, was {' and '.join(ways) or 'neither'}")
+
+
+def _meant(path: Path) -> str:
+    """Guess which setting an unknown one was meant to be: a neighbour, or one of such a name elsewhere."""
+    name = str(path[-1])
+    neighbours = (schema_at(path[:-1]) or {}).get("properties", {})
+    elsewhere = {known.rpartition(".")[2]: known for known, _ in every_setting()}
+    return _nearest(name, neighbours) or elsewhere.get(_nearest(name, elsewhere, 0.8), "")
+
+
+def _nearest(word: str, words: Iterable[str], likeness: float = 0.6) -> str:
+    close = difflib.get_close_matches(word.lower(), words, 1, likeness)
+    return close[0] if close else ""
+
+
+_NOTHING = object()
+
+
+def _at(tree: Any, path: Path) -> Any:
+    for part in path:
+        known = range(len(tree)) if isinstance(tree, list) else tree if isinstance(tree, dict) else ()
+        if part not in known:
+            return _NOTHING
+        tree = tree[part]
+    return tree
+
+
+def _as_kept(path: Path, config: Config) -> Path:
+    """Find a value's place in the configuration, which is not always where it was written."""
+    if path == ("exchange", "increment"):
+        return (*path, config.exchange.currency)
+    if path[:1] == ("bidders",) and "headers" in path:
+        return tuple(part.lower() if isinstance(part, str) else part for part in path)
+    return path
+
+
+def _leaves(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """Walk values down to what is set as one: a scalar, a list of scalars, an empty mapping."""
+    below: list[tuple[str | int, Any]] = []
+    if isinstance(tree, dict):
+        below = list(tree.items())
+    elif isinstance(tree, list) and any(isinstance(item, dict) for item in tree):
+        below = list(enumerate(tree))
+    if not below:
+        yield path, tree
+    for key, value in below:
+        yield from _leaves(value, (*path, key))

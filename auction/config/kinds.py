@@ -1,0 +1,224 @@
+# What one value may be: a money amount, a currency, an address, a header. Each is read once, checked, and from there on
+# what its type says; each knows its JSON Schema, and how it is written where people may see it.
+#
+# Amounts are read as exact decimals, never through a double, and are micros from here on. Headers and the query of a
+# URL may carry secrets: nothing here writes them, nor quotes them in a fault.
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+from auction.config.faults import Unfit, shown
+from auction.model import money
+from auction.model.currencies import ISO_4217
+from auction.model.money import CpmMicros
+
+# Ten digits before the point and six after it are an amount, eighteen a rate; more is noise. It also keeps a product
+# with a million within the 28 digits that a Decimal is exact to.
+DIGITS_MAX = 20
+# A thousand times the weakest currency on the list, in units per US dollar.
+RATE_MAX = 1_000_000_000
+# A name becomes a label of a time series and a column of a table.
+NAME_CHARS_MAX = 64
+# The longest name that DNS takes, and about the longest path and URL that everything else does.
+HOST_CHARS_MAX, TEXT_CHARS_MAX = 253, 1024
+# HTTP servers commonly refuse headers of more than 8 KiB in all.
+HEADERS_MAX, HEADER_CHARS_MAX = 16, 4096
+
+_DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+# What gRPC allows in the name of metadata; HTTP would allow a little more.
+_HEADER = re.compile(r"[0-9a-z_.-]+")
+# The transport writes these itself; one of ours beside them would break the message or the connection.
+_TRANSPORT_HEADERS = frozenset(
+    {"accept-encoding", "connection", "content-encoding", "content-length", "content-type", "host", "keep-alive"}
+    | {"te", "trailer", "transfer-encoding", "upgrade", "user-agent"}
+)
+HIDDEN = "***"
+
+
+def _exact(value: object) -> Decimal:
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        value = Decimal(value)
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        raise Unfit(f"expected a decimal, was {shown(value)}")
+    exact = Decimal(value)
+    if not exact.is_finite():
+        raise Unfit(f"expected a decimal, was {shown(value)}")
+    _, digits, exponent = exact.as_tuple()
+    if len(digits) > DIGITS_MAX or abs(int(exponent)) > DIGITS_MAX:
+        raise Unfit(f"expected at most {DIGITS_MAX} digits, was {shown(value)}")
+    return exact
+
+
+def _amount(value: object) -> CpmMicros:
+    return money.decimal_micros(_exact(value))
+
+
+def _rate(value: object) -> str:
+    exact = _exact(value)
+    if not 0 < exact <= RATE_MAX:
+        raise Unfit(f"expected more than 0, at most {RATE_MAX}, was {exact:f}")
+    return f"{exact:f}".rstrip("0").rstrip(".") if "." in f"{exact:f}" else f"{exact:f}"
+
+
+def _currency(code: str) -> str:
+    if code in ISO_4217:
+        return code
+    raise Unfit(f"expected an ISO 4217 code, was {shown(code)}", code.upper() if code.upper() in ISO_4217 else "")
+
+
+def _name(name: str) -> str:
+    if name.isprintable() and name == name.strip():
+        return name
+    raise Unfit(f"expected a name that prints, without space around it, was {shown(name)}")
+
+
+def _time(time: str) -> str:
+    try:
+        if time:
+            datetime.fromisoformat(time)
+    except ValueError as refused:
+        raise Unfit(f"expected a time such as 2026-01-31T12:00:00Z, was {shown(time)}") from refused
+    return time
+
+
+def _host(host: str) -> str:
+    if _HOST.fullmatch(host):
+        return host
+    raise Unfit(f"expected an address or a name to listen on, was {shown(host)}")
+
+
+def _target(target: str) -> str:
+    host, _, port = target.rpartition(":")
+    fits = _HOST.fullmatch(host) and (":" not in host or host.startswith("["))
+    if fits and re.fullmatch("[0-9]{1,5}", port) and 1 <= int(port) <= 65_535:
+        return target
+    raise Unfit(f"expected host:port, was {shown(target)}")
+
+
+def _url(url: str) -> str:
+    # The message names no part of a URL that may hold a password.
+    if "@" in url or not url.isprintable() or " " in url:
+        raise Unfit("expected a URL without user, password and space; secrets belong in headers")
+    try:
+        parts = urlsplit(url)
+        fits: object = parts.scheme in ("http", "https") and _HOST.fullmatch(parts.hostname or "")
+        fits = fits and parts.port != 0 and not parts.fragment
+    except ValueError:
+        fits = False
+    if not fits:
+        raise Unfit(f"expected http://host:port/path or https://host/path, was {shown(hidden_query(url))}")
+    return url
+
+
+def hidden_query(url: str) -> str:
+    """Write a URL for people, without its query: bidders have been seen to take keys there."""
+    before, mark, _ = url.partition("?")
+    return before + mark + HIDDEN if mark else before
+
+
+def _headers(headers: object) -> object:
+    """Fold names to lower case, as gRPC demands and HTTP does not mind."""
+    if not isinstance(headers, dict):
+        return headers
+    folded = {str(name).lower(): value for name, value in headers.items()}
+    if len(folded) < len(headers):
+        raise Unfit("expected each header once, was one in two spellings")
+    return folded
+
+
+def _header_name(name: str) -> str:
+    if not _HEADER.fullmatch(name):
+        raise Unfit(f"expected the name of a header, was {shown(name)}")
+    if name in _TRANSPORT_HEADERS or name.startswith("grpc-") or name.endswith("-bin"):
+        raise Unfit(f"expected a header of your own, was {name}, which the transport writes")
+    return name
+
+
+def _header_value(value: str) -> str:
+    if value.isascii() and value.isprintable() and value == value.strip():
+        return value
+    raise Unfit("expected printable ASCII without space around it")
+
+
+def _against_usd(rates: dict[str, str]) -> dict[str, str]:
+    if rates.get("USD", "1") != "1":
+        raise Unfit(f"expected USD at 1, was {rates['USD']}")
+    return rates
+
+
+def _by_currency(amount: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "patternProperties": {"^[A-Z]{3}$": amount}, "additionalProperties": False}
+
+
+_AMOUNT = {
+    "type": ["number", "string"],
+    "minimum": 0,
+    "maximum": money.LIMIT // money.MICROS,
+    "pattern": r"^[+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$",
+}
+_RATE = {**_AMOUNT, "exclusiveMinimum": 0, "maximum": RATE_MAX}
+
+Currency = Annotated[str, AfterValidator(_currency), WithJsonSchema({"type": "string", "pattern": "^[A-Z]{3}$"})]
+"""A code of ISO 4217."""
+
+Amount = Annotated[
+    CpmMicros, PlainValidator(_amount), PlainSerializer(money.text, when_used="json"), WithJsonSchema(_AMOUNT)
+]
+"""CPM, a decimal of at most six places."""
+
+Amounts = Annotated[dict[Currency, Amount], WithJsonSchema({"anyOf": [_by_currency(_AMOUNT), _AMOUNT]})]
+"""An amount per currency; its schema allows one amount instead, which its owner must read."""
+
+Rates = Annotated[
+    dict[Currency, Annotated[str, PlainValidator(_rate)]],
+    AfterValidator(_against_usd),
+    WithJsonSchema(_by_currency(_RATE)),
+]
+"""Units per US dollar, plain decimal text."""
+
+Time = Annotated[str, AfterValidator(_time)]
+"""ISO 8601, or empty."""
+
+Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS_MAX), AfterValidator(_name)]
+"""What a bidder is called."""
+
+Host = Annotated[str, Field(max_length=HOST_CHARS_MAX), AfterValidator(_host)]
+"""An address or a name to listen on."""
+
+Target = Annotated[str, Field(max_length=TEXT_CHARS_MAX), AfterValidator(_target)]
+"""host:port, an IPv6 address in brackets."""
+
+Url = Annotated[
+    str, Field(max_length=TEXT_CHARS_MAX), AfterValidator(_url), PlainSerializer(hidden_query, when_used="json")
+]
+"""An http or https URL without credentials."""
+
+Headers = Annotated[
+    dict[
+        Annotated[str, AfterValidator(_header_name)],
+        Annotated[
+            str,
+            Field(max_length=HEADER_CHARS_MAX),
+            AfterValidator(_header_value),
+            PlainSerializer(lambda _: HIDDEN, when_used="json"),
+        ],
+    ],
+    Field(max_length=HEADERS_MAX),
+    BeforeValidator(_headers),
+]
+"""HTTP headers or gRPC metadata, names in lower case."""
+
+Media = Annotated[
+    tuple[Literal["banner", "video", "audio", "native"], ...],
+    AfterValidator(lambda media: tuple(dict.fromkeys(media))),
+    Field(strict=False),
+]
+"""Formats, each once."""
