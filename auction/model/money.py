@@ -96,4 +96,4 @@ def sent_text(amount: float) -> str:
     if abs(amount) >= 1e21:
         return repr(amount)
     plain = format(Decimal(repr(amount)), "f")
-    return plain.removesuffix(".0") if amount else plain
+    return plain if plain == "-0.0" else plain.removesuffix(".0")
