@@ -19,7 +19,7 @@ SOURCES = sorted(
 HOMES = {
     "numba": ("auction/core/kernels",),
     "time": ("auction/model/clock.py",),
-    "google.protobuf": ("auction/core/openrtb", "auction/core/record.py", "auction/edge/transports"),
+    "google.protobuf": ("auction/core/openrtb", "auction/core/record.py", "auction/edge/transports", "bidders"),
     "grpc": ("auction/edge/transports", "auction/commands", "bidders"),
     "aiohttp": ("auction/edge/transports", "auction/commands", "bidders"),
     "prometheus_client": ("auction/edge/metrics.py",),

@@ -184,7 +184,8 @@ def _contradictions(values: Values, addresses: bool) -> Iterator[Fault]:
         return found if type(found) is int else None
 
     given, most = whole("exchange", "tmax_ms"), whole("exchange", "tmax_max_ms")
-    if _at(values.tree, ("exchange", "tmax_ms")) is not _NOTHING and given and most and given > most:
+    # In a case it is no contradiction but a question: what would the cap do to the default?
+    if addresses and _at(values.tree, ("exchange", "tmax_ms")) is not _NOTHING and given and most and given > most:
         yield fault(("exchange", "tmax_ms"), f"expected at most tmax_max_ms ({most}), was {given}")
     port, http_port = whole("server", "port"), whole("server", "http_port")
     if port and port == http_port:

@@ -62,9 +62,9 @@ def decimal_micros(amount: Decimal) -> CpmMicros:
     """Read an exact decimal (a setting) as micros; ValueError if finer than a micro, negative or over the limit."""
     if not amount.is_finite() or amount < 0:
         raise ValueError(f"expected an amount >= 0, was {amount}")
-    scaled = amount * MICROS
-    whole = int(scaled)
-    if whole != scaled:
+    numerator, denominator = amount.as_integer_ratio()
+    whole, rest = divmod(numerator * MICROS, denominator)
+    if rest:
         raise ValueError(f"expected at most 6 decimals, was {amount}")
     if whole > LIMIT:
         raise ValueError(f"expected at most 1000000000, was {amount}")
