@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 # A test that waits for longer hangs. No test takes a tenth of it, even beside others on a small machine.
-TEST_S_MAX = 60
+TEST_S_MAX = 30
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,7 +5,8 @@
 #
 # Refused: retries (a bid asked twice is two bids), service configurations from DNS, and proxies from the environment.
 # Compressed messages are inflated by grpcio, no further than the size limit; it does not tell how small they were, so
-# there is no limit on the ratio here. Refusals reach a caller as a status and a sentence, never as an exception's text.
+# there is no limit on the ratio here; nor does it tell a reply's content type, so one that is no gRPC is left to the
+# core to find unreadable. Refusals reach a caller as a status and a sentence, never as an exception's text.
 
 from __future__ import annotations
 
@@ -160,7 +161,12 @@ class GrpcBidder:
             logging.getLogger(__name__).exception("asking %s failed", self._target)
             done(ReplyStatus.UNREACHABLE, b"", type(fault).__name__)
         else:
-            done(ReplyStatus.BID if body else ReplyStatus.NO_BID, body, "")
+            if body:
+                done(ReplyStatus.BID, body, "")
+            elif body is None:  # grpcio's word for OK without a whole message, whatever its types say
+                done(ReplyStatus.INVALID, b"", "truncated: no whole message")
+            else:
+                done(ReplyStatus.NO_BID, b"", "")
 
 
 def _status(failure: aio.AioRpcError) -> ReplyStatus:

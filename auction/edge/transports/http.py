@@ -61,6 +61,7 @@ RETRY_AFTER_S = 1
 FLUSH_S = 0.25
 
 _JSON = "application/json"
+_SERVER = "auction"  # whoever looks for a version to break in with need not be told ours, nor aiohttp's
 _log = logging.getLogger(__name__)
 
 
@@ -86,7 +87,7 @@ class HttpBidder:
             "content-type": _JSON,
             "accept": _JSON,
             "accept-encoding": "gzip",
-            "user-agent": "auction",
+            "user-agent": _SERVER,
             "x-openrtb-version": OPENRTB_VERSION,
             **{name.lower(): text for name, text in headers},
         }
@@ -276,7 +277,8 @@ class HttpServer:
             if request.method not in ("GET", "HEAD"):
                 return _refusal(405, "UNIMPLEMENTED", f"expected GET, was {request.method}", {"allow": "GET, HEAD"})
             shown = page()
-            return web.Response(body=shown.body, status=shown.status, headers={"content-type": shown.content_type})
+            headers = {"content-type": shown.content_type, "server": _SERVER}
+            return web.Response(body=shown.body, status=shown.status, headers=headers)
         if request.path not in self._paths:
             return _refusal(404, "NOT_FOUND", "nothing is served here")
         if request.method != "POST":
@@ -404,7 +406,7 @@ _HTTP_STATUS = {
 
 
 def _response(outgoing: Outgoing) -> web.Response:
-    headers = dict(outgoing.headers)
+    headers = {"server": _SERVER, **dict(outgoing.headers)}
     if outgoing.status is Status.OK:
         if not outgoing.body:
             return web.Response(status=204, headers=headers)
@@ -419,4 +421,6 @@ def _refusal(
     status: int, code: str, message: str, headers: Mapping[str, str] | None = None, path: str = ""
 ) -> web.Response:
     error = msgspec.json.encode({"error": {"code": code, "path": path, "message": message}})
-    return web.Response(body=error, status=status, headers={**(headers or {}), "content-type": _JSON})
+    return web.Response(
+        body=error, status=status, headers={"server": _SERVER, **(headers or {}), "content-type": _JSON}
+    )
