@@ -6,11 +6,11 @@ import argparse
 import json
 import os
 import sys
+from itertools import groupby
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from auction.commands.log.records import (
     FAULTS_MAX,
@@ -131,23 +131,27 @@ class Version(msgspec.Struct):
 def _show(segments: dict[str, Tally], total: Tally, versions: list[Version], torn: int) -> None:
     # Where there is no terminal to fit, a width that folds no row.
     console = Console() if sys.stdout.isatty() else Console(width=200)
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("segment", overflow="fold")
-    for column in ("bytes", "sequences", "auctions", "refused", "rules", "imps", "sold", "fill", "revenue", "faults"):
-        table.add_column(column, justify="right")
-    for name, tally in segments.items():
-        table.add_row(
-            Text(shown(name)),
-            str(tally.bytes),
-            "-" if tally.first_sequence is None else f"{tally.first_sequence}-{tally.last_sequence}",
-            *map(str, (tally.auctions, tally.refusals, tally.rules, tally.imps, tally.sold)),
-            _percent(tally.fill),
-            _money(tally),
-            str(tally.faults or "-"),
-        )
-    console.print(table)
+    for directory, tallies in groupby(segments.items(), lambda segment: os.path.dirname(segment[0])):
+        table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+        table.add_column("sequences", no_wrap=True)
+        table.add_column("from", no_wrap=True)
+        for column in ("bytes", "auctions", "refused", "rules", "imps", "sold", "fill", "revenue", "faults"):
+            table.add_column(column, justify="right")
+        for _, tally in tallies:
+            read = tally.first_sequence is not None
+            table.add_row(
+                f"{tally.first_sequence}-{tally.last_sequence}" if read else "-",
+                str(tally.first_written)[:19] if read else "-",
+                *map(str, (tally.bytes, tally.auctions, tally.refusals, tally.rules, tally.imps, tally.sold)),
+                _percent(tally.fill),
+                _money(tally),
+                str(tally.faults or "-"),
+            )
+        console.print(shown(directory), markup=False, highlight=False, soft_wrap=True)
+        console.print(table)
+        console.print()
     for line in (
-        f"\n{counted(total.records, 'record')} in {counted(len(segments), 'segment')} of {total.bytes} bytes, "
+        f"{counted(total.records, 'record')} in {counted(len(segments), 'segment')} of {total.bytes} bytes, "
         f"written {total.first_written or '-'} to {total.last_written or '-'}",
         f"{counted(total.auctions, 'auction')}, {counted(total.refusals, 'refused request')}, "
         f"{total.imps} impressions, {total.sold} sold ({_percent(total.fill)}), revenue {_money(total)} CPM",
