@@ -74,6 +74,18 @@ def show(rows: Iterable[Row], title: str) -> None:
     Console().print(table)
 
 
+def table(path: Path = RESULTS) -> str:
+    """Write all rows as a Markdown table."""
+    lines = ["| name | value | unit | spread | runs | command | commit |", "|---|---:|---|---:|---:|---|---|"]
+    lines += [
+        f"| `{each.name}` | {each.value:g} | {each.unit} | {each.spread:g} | {each.runs} "
+        f"| `{each.command}` | {each.commit[:7]} |"
+        for each in read(path)
+    ]
+    machines = sorted({each.machine for each in read(path)})
+    return "\n".join([*lines, "", f"Measured on: {'; '.join(machines) or 'nothing yet'}."]) + "\n"
+
+
 @cache
 def machine() -> str:
     """Name this machine as far as it matters for speed: processor, cores allowed to us, Python."""

@@ -9,6 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from auction.edge.metrics import markdown
+from benchmarks.results import table
+
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = sorted((ROOT / "proto" / "auction" / "v1").glob("*.proto"))
 SERVICES = [path for path in CONTRACT if "\nservice " in path.read_text()]
@@ -21,28 +24,51 @@ def compile_contract(target: Path) -> None:
     subprocess.run([*base, f"--grpc_python_out={target}", *map(str, SERVICES)], check=True)
 
 
+def documents() -> dict[Path, str]:
+    """Give each document that holds generated tables, with the tables as they should be."""
+    operations, benchmarks = ROOT / "docs" / "operations.md", ROOT / "docs" / "benchmarks.md"
+    return {
+        operations: between(operations.read_text(), "metrics", markdown()),
+        benchmarks: between(benchmarks.read_text(), "results", table()),
+    }
+
+
+def between(text: str, name: str, table: str) -> str:
+    """Put a table between its marks, `<!-- name -->` and `<!-- end -->`."""
+    head, mark, rest = text.partition(f"<!-- {name} -->\n")
+    _, end, tail = rest.partition("<!-- end -->")
+    assert mark, name
+    assert end, name
+    return f"{head}{mark}{table.rstrip()}\n{end}{tail}"
+
+
 def stale() -> list[str]:
     """Name the generated files that differ from what their source gives."""
+    differing = [str(path.relative_to(ROOT)) for path, text in documents().items() if text != path.read_text()]
     with tempfile.TemporaryDirectory() as folder:
         compile_contract(Path(folder))
         fresh = Path(folder) / "auction" / "v1"
         names = {path.name for path in fresh.iterdir()}
         committed = {path.name for path in (ROOT / "auction" / "v1").glob("*_pb2*")}
-        differing = [
+        changed = [
             name for name in names & committed if not filecmp.cmp(fresh / name, ROOT / "auction/v1" / name, False)
         ]
-        return sorted(f"auction/v1/{name}" for name in [*differing, *(names ^ committed)])
+        return differing + sorted(f"auction/v1/{name}" for name in [*changed, *(names ^ committed)])
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--proto", action="store_true")
+    parser.add_argument("--docs", action="store_true")
     arguments = parser.parse_args()
     if arguments.proto:
         compile_contract(ROOT)
+    if arguments.docs:
+        for path, text in documents().items():
+            path.write_text(text)
     if arguments.check and (names := stale()):
-        print("\n".join(f"{name}: stale; run `make proto`" for name in names))
+        print("\n".join(f"{name}: stale; run `make proto docs`" for name in names))
         return 1
     return 0
 

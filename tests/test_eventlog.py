@@ -1,7 +1,5 @@
 # What the event log promises, held against real files, a real full device and real kills.
 
-# ruff: noqa: SIM300 (what is expected stands on the left)
-
 import contextlib
 import errno
 import itertools

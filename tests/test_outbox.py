@@ -1,7 +1,5 @@
 # What happens after the response: never in its way, never lost without being counted.
 
-# ruff: noqa: SIM300 (what is expected stands on the left)
-
 import errno
 import logging
 import os

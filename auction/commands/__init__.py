@@ -1,4 +1,4 @@
-"""The programs, one file each. A command has `arguments(parser)` and `run(arguments) -> exit code`; its docstring is its help."""
+"""The programs, one file each: `arguments(parser)` and `run(arguments) -> exit code`; the docstring is the help."""
 
 # Summaries stand here so that `auction --help` imports no command, and with it no numba and no grpcio.
 COMMANDS = {

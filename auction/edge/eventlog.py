@@ -30,7 +30,7 @@
 #    0  4  mark      as in the segment's header
 #    4  4  crc       CRC32C (Castagnoli) of all that follows in the frame, bytes 8 to 40 + length
 #    8  4  length    of the payload, at most 16 777 216
-#   12  4  kind      1 a RulesRecord, 2 an AuctionRecord; a reader passes over kinds that it does not know
+#   12  4  kind      1 a RulesRecord, 2 an AuctionRecord, 3 a RefusalRecord; a reader passes over others
 #   16  8  sequence  one more than the frame before it, across segments and restarts; the first frame of a log has 1
 #   24  8  time      microseconds since 1970 at the time of writing. It never decreases within a log (a clock set back
 #                    repeats the last value), so it orders frames of several logs; the payload has the true times
@@ -397,6 +397,9 @@ class Fault(msgspec.Struct, frozen=True):
     offset: int
     length: int
     text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: offset {self.offset}: {self.kind.value}: {self.text} ({self.length} bytes)"
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
