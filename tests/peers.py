@@ -22,24 +22,37 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 class Exchange:
     """One request as a peer sees it: what came, and a socket to do harm with."""
 
-    def __init__(self, peer: Peer, body: bytes, head: bytes, writer: asyncio.StreamWriter, stream: int = 0) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        body: bytes,
+        writer: asyncio.StreamWriter,
+        turn: asyncio.Lock,
+        *,
+        head: bytes = b"",
+        stream: int = 0,
+    ) -> None:
         self.peer = peer
         self.body = body
         self.head = head
         self.stream = stream
         self._writer = writer
+        self._turn = turn
 
     async def write(self, octets: bytes) -> None:
-        self._writer.write(octets)
-        await self._writer.drain()
+        async with self._turn:
+            self._writer.write(octets)
+            await self._writer.drain()
 
     async def trickle(self, octets: bytes) -> None:
         """Write one octet at a time, each on its way before the next."""
         sock = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for at in range(len(octets)):
-            await self.write(octets[at : at + 1])
-            await asyncio.sleep(0)
+        async with self._turn:  # HTTP/2 has more to say meanwhile, but not within a frame
+            for at in range(len(octets)):
+                self._writer.write(octets[at : at + 1])
+                await self._writer.drain()
+                await asyncio.sleep(0)
 
     def finish(self) -> None:
         """Close in good order."""
@@ -83,12 +96,13 @@ async def http_peer(script: Script, port: int = 0) -> AsyncIterator[Peer]:
     """Run a script for every HTTP/1.1 request with a content-length."""
 
     async def serve(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        turn = asyncio.Lock()
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             length = next(
                 int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
             )
-            peer.run(Exchange(peer, await reader.readexactly(length), head, writer))
+            peer.run(Exchange(peer, await reader.readexactly(length), writer, turn, head=head))
 
     async with _listening(script, serve, port) as peer:
         yield peer
@@ -101,6 +115,7 @@ async def grpc_peer(script: Script, port: int = 0) -> AsyncIterator[Peer]:
     async def serve(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert await reader.readexactly(len(PREFACE)) == PREFACE
         writer.write(frame(SETTINGS))
+        turn = asyncio.Lock()
         bodies: dict[int, bytes] = {}
         while True:
             head = await reader.readexactly(9)
@@ -108,7 +123,8 @@ async def grpc_peer(script: Script, port: int = 0) -> AsyncIterator[Peer]:
             stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
             payload = await reader.readexactly(length)
             if kind in (SETTINGS, PING) and not flags & ACK:
-                writer.write(frame(kind, b"" if kind == SETTINGS else payload, ACK))
+                async with turn:
+                    writer.write(frame(kind, b"" if kind == SETTINGS else payload, ACK))
             elif kind == HEADERS:
                 peer.streams.add(stream)
                 bodies[stream] = b""
@@ -118,7 +134,7 @@ async def grpc_peer(script: Script, port: int = 0) -> AsyncIterator[Peer]:
             elif kind == DATA:
                 bodies[stream] += payload
             if kind in (DATA, HEADERS) and flags & END_STREAM:
-                peer.run(Exchange(peer, bodies.pop(stream)[5:], b"", writer, stream))
+                peer.run(Exchange(peer, bodies.pop(stream)[5:], writer, turn, stream=stream))
 
     async with _listening(script, serve, port) as peer:
         yield peer
