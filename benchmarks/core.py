@@ -18,6 +18,7 @@ from auction.model.auction import Arrival, Auction, Encoding
 from auction.model.money import CpmMicros
 from auction.model.reply import Reply, ReplyStatus
 from auction.model.rules import BidderRules, ExchangeRules, Rules
+from tests import oracle
 
 REQUEST = "site-banner-2kb.json"  # two banners, 2 KB: what an SSP sends
 RUNS = 9
@@ -39,7 +40,7 @@ def rows() -> Iterator[tuple[str, str, list[float]]]:
 
 
 def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
-    """The kernel on 2 impressions and 32 bids, from Python, with its columns filled; and the filling."""
+    """The kernel on 2 impressions and 32 bids, from Python, with its columns filled; the filling; the plain twin."""
     rules = compile_rules(market(16, Encoding.PROTOBUF))
     auction, replies = asked(rules, 16, Encoding.PROTOBUF)
     checks = Checks(auction.request, rules.rules.exchange, rules.rates)
@@ -54,9 +55,19 @@ def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
 
     columns = np.frombuffer(clearing.fill(auction.request, standing, exchange, rules.name_order), np.int64)
     assert columns.size == 32 * COLUMNS
+    plain = oracle.Exchange(increment=10_000)
+    twin = [
+        [
+            oracle.Row(row.ranked, row.floor.counted, row.at, False, (row.bidder, row.bid.seat), place, b"")
+            for place, row in enumerate(standing)
+            if row.imp == imp and row.floor is not None
+        ]
+        for imp in range(2)
+    ]
     out = np.empty(32 * RESULTS + 2 * SETTLEMENTS, np.int64)
     yield "kernel.2x32.us", "us", timed(lambda: clear(columns, 2, 10_000, 0, out), 20_000)
     yield "kernel.2x32.fill_us", "us", timed(fill, 5_000)
+    yield "oracle.2x32.us", "us", timed(lambda: [oracle.settle(rows, plain) for rows in twin], 200)
 
 
 def core_rows(bidders: int, encoding: Encoding) -> Iterator[tuple[str, str, list[float]]]:
