@@ -280,20 +280,21 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpc_health s
 
     def __init__(self) -> None:
         super().__init__()
-        self._watches: set[asyncio.Task[Any]] = set()
+        self._watches: set[asyncio.Task[None]] = set()
 
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  the contract's name
-        task = asyncio.current_task()
-        assert task is not None
-        self._watches.add(task)
+        # In a task of its own: cancelling grpcio's would leave the stream open, ours ends it in good order.
+        watch = asyncio.get_running_loop().create_task(super().Watch(request, context))
+        self._watches.add(watch)
         try:
-            await super().Watch(request, context)
+            await asyncio.wait([watch])
         finally:
-            self._watches.discard(task)
+            watch.cancel()
+            self._watches.discard(watch)
 
     def end_watches(self) -> None:
-        for task in self._watches:
-            task.cancel()
+        for watch in self._watches:
+            watch.cancel()
 
 
 def _reflection(services: Sequence[str], descriptors: Sequence[bytes]) -> list[grpc.GenericRpcHandler]:
