@@ -1,6 +1,6 @@
 """Start one demo bidder.
 
-It prints one line of JSON once it listens, {"name": ..., "grpc": PORT, "http": PORT}, and serves until SIGTERM or
+It prints one line of JSON once it listens, {"name", "pid", "grpc": PORT, "http": PORT}, and serves until SIGTERM or
 SIGINT.
 
 strategies:
@@ -103,7 +103,7 @@ async def _live(settings: Settings, arguments: argparse.Namespace) -> None:
 
         loop.add_reader(sys.stdin, hear)
     listening = await _listen(settings, arguments.host, arguments.grpc, arguments.http)
-    print(msgspec.json.encode({"name": settings.name, **listening.ports}).decode(), flush=True)
+    print(msgspec.json.encode({"name": settings.name, "pid": os.getpid(), **listening.ports}).decode(), flush=True)
     while not await _within(told, arguments.up):
         await listening.stop()
         if await _within(told, arguments.down):

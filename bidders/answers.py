@@ -21,6 +21,9 @@ from bidders.strategies import Draws, decide
 # Deeper than the exchange lets through by default.
 _DEPTH_MAX = 64
 
+# Timers tick in milliseconds; less than half of one is no wait, and a load test asks for none.
+PROMPT_S = 0.0005
+
 _NAN = float("nan")
 
 

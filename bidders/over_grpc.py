@@ -11,7 +11,7 @@ import grpc
 
 from auction.model.auction import Encoding
 from auction.v1.bidder_pb2 import NoticeReceipt
-from bidders.answers import NotARequest, answer
+from bidders.answers import PROMPT_S, NotARequest, answer
 from bidders.settings import Fault, Settings
 
 # Enough for ENORMOUS answers, and for requests above what the exchange takes.
@@ -37,7 +37,8 @@ async def listen(settings: Settings, host: str, port: int) -> tuple[grpc.aio.Ser
             told = answer(settings, body, Encoding.PROTOBUF)
         except NotARequest as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        await asyncio.sleep(told.delay_s)
+        if told.delay_s > PROMPT_S:
+            await asyncio.sleep(told.delay_s)
         if told.fault in _CODES:
             await context.abort(_CODES[told.fault], told.fault.value)
         return told.body[: len(told.body) // 2] if told.fault is Fault.HALF else told.body

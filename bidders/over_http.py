@@ -9,7 +9,7 @@ import asyncio
 from aiohttp import web
 
 from auction.model.auction import Encoding
-from bidders.answers import NotARequest, answer
+from bidders.answers import PROMPT_S, NotARequest, answer
 from bidders.settings import Fault, Settings
 
 _HEADERS = {"content-type": "application/json", "x-openrtb-version": "2.6"}
@@ -27,7 +27,8 @@ async def listen(settings: Settings, host: str, port: int) -> tuple[web.ServerRu
             told = answer(settings, await request.read(), Encoding.JSON)
         except NotARequest as error:
             return web.Response(status=400, text=str(error))
-        await asyncio.sleep(told.delay_s)
+        if told.delay_s > PROMPT_S:
+            await asyncio.sleep(told.delay_s)
         if told.fault is Fault.RESET and request.transport is not None:
             request.transport.abort()
         if told.fault is Fault.REFUSE:
