@@ -139,7 +139,7 @@ class Demo:
                 self._console.print("\nDraining ...", style="dim")
                 code = 0 if self._over else 130
         except Broken as broken:
-            self._console.print(Text(f"\n{broken}", style="red"))
+            self._console.print(Text(f"\n{broken}", style="red"), soft_wrap=True)
         finally:
             for task in (acts, waiting):
                 task.cancel()
@@ -235,7 +235,8 @@ class Demo:
                 await asyncio.sleep(LOOK_S / 5)
                 await self._catch_up()
             live.update(self._picture(), refresh=True)
-        console.print()
+        if not console.is_terminal:
+            console.print()  # on a terminal it has ended its line itself
 
     async def _catch_up(self) -> None:
         for place, recorded in enumerate(self._following.fresh()):
