@@ -50,7 +50,12 @@ def run(args: argparse.Namespace) -> int:
     # gRPC's own lines are neither JSON nor for operators: what matters in them we say ourselves.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Here, so that `--help` and a wrong option answer without loading numba and grpcio.
-    from auction import server
+    try:
+        from auction import server
+    except RuntimeError as refusal:
+        # numba's, where it may write its cache nowhere: docs/decisions/start-up.md.
+        print(f"cannot start: {refusal}; name a writable directory in NUMBA_CACHE_DIR", file=sys.stderr)
+        return 1
 
     try:
         return server.run(args.config, environ, announce)

@@ -3,6 +3,8 @@
 # It exists because a queue in front of a deadline only makes answers that nobody waits for any more: whoever cannot be
 # served now is told so now, and the ad server still has time for its other calls. There is no waiting room here, no
 # fairness between callers and no guess at the machine's load: one number, and a refusal that costs a comparison.
+#
+# It counts what a transport has handed over, so it cannot refuse what waits inside one: docs/decisions/admission.md.
 
 from __future__ import annotations
 
