@@ -90,6 +90,22 @@ def test_latency_counts_from_the_instant_a_request_was_due() -> None:
     assert 1000 == pytest.approx(measured.told()["latency_ms"]["max"], rel=0.01)
 
 
+def test_a_late_generator_counts_its_own_lateness_as_latency() -> None:
+    async def run() -> load.Measured:
+        clock, gate, measured = ManualClock(), Gate(), load.Measured()
+        gate.opened.set()
+        offering = asyncio.create_task(load.offer(gate, lambda number: b"", 8, 1, clock, measured))
+        await settle()
+        # A second in which nothing runs: what was due in it is sent at its end.
+        clock.advance(1.0)
+        await offering
+        return measured
+
+    measured = asyncio.run(run())
+    assert 7 / 8 == pytest.approx(measured.latency.get_max_value() / 1e6, rel=0.01)
+    assert 7 / 8 == pytest.approx(measured.lateness.get_max_value() / 1e6, rel=0.01)
+
+
 def test_what_is_due_beyond_the_bound_is_counted_as_failed() -> None:
     measured, _ = held_up(gate_after_s=0.5, in_flight=3)
     assert {"OK": 6, load.UNSENT: 2} == dict(measured.outcomes)
