@@ -45,10 +45,12 @@ def law(examples: int) -> Callable[[Any], Any]:
 # ------------------------------------------------------------ generated cases
 
 ODD_PRICES = [
-    math.nan, math.inf, -math.inf, -0.0, 0.0, 0, -1.0, -5e-324, 5e-324, 4e-7, 1e308, 1e21, 1e22,
+    math.nan, math.inf, -math.inf, -0.0, 0.0, 0, -1.0, -5e-324, 5e-324, 4e-7, 1e308, 1e21, 1e22, 1e8, 1e8,
     1e9, math.nextafter(1e9, math.inf), 2e9, "NaN", "Infinity", "-Infinity", "-0.0", "1.00",
 ]  # fmt: skip
-PLAIN_PRICES = [0.5, 0.9, 0.99, 1, 1.0, 1.01, 0.1 * 3, 0.7 + 0.1, 1.0000004, 1.0000006, 2.0, 150, 151.5, 0.92, 1.086957]
+PLAIN_PRICES = [
+    0.5, 0.9, 0.99, 1, 1.0, 1.0000004, 1.0000006, 1.000001, 1.01, 2.0, 0.92, 1.086957, 150, 151.5, 0.1 * 3, 0.7 + 0.1,
+]  # fmt: skip
 FLOORS = [None, 0, 0.0, -0.0, 0.5, 0.8, 0.99, 1.0, 1.0000004, 1.01, 138.0, 150.0, 3e7]
 RATES: list[Json] = [{}, {"EUR": "0.92", "JPY": "150"}, {"EUR": "0.8", "JPY": "150.37", "GBP": "0.790123"}]
 CURRENCIES = [None, "USD", "EUR", "JPY", "GBP"]
@@ -66,7 +68,7 @@ def without_nothing(members: Json) -> Json:
 def floors(draw: st.DrawFn, tame: str | None) -> Json:
     """Give a floor; tame ones are low and in the given currency."""
     if tame is not None:
-        return {"bidfloor": draw(st.sampled_from([None, 0, 0.5, 0.8, 0.99, 1.01])), "bidfloorcur": tame}
+        return {"bidfloor": draw(st.sampled_from([None, 0, 0.5, 0.8, 0.99, 1.0000004, 1.01])), "bidfloorcur": tame}
     return {"bidfloor": draw(st.sampled_from(FLOORS)), "bidfloorcur": draw(st.sampled_from(CURRENCIES))}
 
 
@@ -86,12 +88,16 @@ def imps(draw: st.DrawFn, id: str, tame: str | None) -> Json:
 
 
 @st.composite
-def replies(draw: st.DrawFn, bidder: str, currencies: list[str], tame: bool) -> Json:
-    """Give a reply; a tame one holds bids, each with an id of its own, a price and an impression."""
+def replies(draw: st.DrawFn, bidder: str, worth: dict[str, float], tame: bool) -> Json:
+    """Give a reply; a tame one holds bids, each with an id of its own, a price and an impression.
+
+    `worth` has the currencies to bid in and what one of the auction's is there, so that bids meet across currencies.
+    """
     if draw(seldom):
         status = draw(st.sampled_from(["NO_BID", "TIMED_OUT", "UNREACHABLE", "INVALID"]))
         return {"bidder": bidder, "status": status, "latency_ms": 12}
     ids = (f"b{number}" for number in range(100))
+    currency = draw(st.sampled_from(sorted(worth)))
     seatbids = []
     for _ in range(draw(st.integers(1 if tame else 0, 2))):
         seat = draw(st.sampled_from([None, "", "s1", "s1", "s2", "é"]))
@@ -110,11 +116,11 @@ def replies(draw: st.DrawFn, bidder: str, currencies: list[str], tame: bool) -> 
             bid["dealid"] = draw(st.sampled_from([None, None, None, "", "d0", "d0", "d1", "d2"]))
             bids.append(without_nothing(bid))
         seatbids.append(without_nothing({"seat": seat, "bid": bids}))
-    body: Json = {"id": "auc-0", "cur": draw(st.sampled_from(currencies)), "seatbid": seatbids}
+    body: Json = {"id": "auc-0", "cur": currency, "seatbid": seatbids}
     if draw(seldom):
-        body |= draw(
-            st.sampled_from([{"nbr": 0}, {"nbr": 7}, {"id": None}, {"id": "auc-1"}, {"seatbid": None}, {"cur": None}])
-        )
+        body |= draw(st.sampled_from([{"nbr": 0}, {"nbr": 7}, {"seatbid": None}, {"cur": None}]))
+    if draw(seldom):
+        body["id"] = draw(st.sampled_from([None, "auc-1"]))
     return {"bidder": bidder, "status": "BID", "body": without_nothing(body)}
 
 
@@ -135,13 +141,15 @@ def cases(draw: st.DrawFn) -> Json:
     }
     fx = draw(st.sampled_from(RATES))
     currency = exchange["currency"] or "USD"
-    rated = [code for code in ("USD", "EUR", "JPY") if code in (currency, "USD", *fx)]
-    listed = draw(st.sampled_from([None, None, [currency], ["GBP", currency], ["USD", "EUR", "JPY", currency]]))
+    rated = {"USD": 1.0, **{code: float(units) for code, units in fx.items()}}
+    worth = {code: units / rated.get(currency, units) for code, units in rated.items()} | {currency: 1.0}
+    every = ["USD", "EUR", "JPY", "GBP"]
+    listed = draw(st.sampled_from([None, None, [currency], ["GBP", currency], every, every, every]))
     floor_currency = currency if tame else None
     request: Json = {
         "id": "auc-0",
         "cur": listed,
-        "tmax": draw(st.sampled_from([None, None, 0, 30, 1000])),
+        "tmax": draw(st.sampled_from([None, None, 0, 30, 30, 1000])),
         "imp": [draw(imps(str(place), floor_currency)) for place in range(1, draw(st.integers(1, 3)) + 1)],
     }
     request = without_nothing(request)
@@ -149,15 +157,16 @@ def cases(draw: st.DrawFn) -> Json:
     if not limits and draw(seldom):
         draw(st.sampled_from(FAULTS))(request)  # one, since nobody promised which of two is named
     names = draw(st.permutations(["dsp-a", "dsp-b", "Zulu", "dsp"]))[: draw(st.integers(1, 4))]
-    likely = [currency] if draw(st.booleans()) else rated
+    if draw(st.booleans()):
+        worth = {currency: 1.0}
     case: Json = {
         "request": request,
         "exchange": without_nothing(exchange),
         "fx": fx,
         "limits": limits,
-        "replies": [draw(replies(name, likely, tame)) for name in names],
+        "replies": [draw(replies(name, worth, tame)) for name in names],
     }
-    if draw(seldom):
+    if draw(st.integers(0, 3)) == 3:
         case["bidders"] = [
             {"name": "dsp-a", "media": ["video"]},
             {"name": "dsp-z", "min_ms": draw(st.sampled_from([27, 28, 96])), "network_ms": 0},
