@@ -393,7 +393,8 @@ def check_floor(bid: Offer, imp: Json, request: Json, exchange: Exchange) -> Non
     be brought into the auction currency, or is above the limit there, gives its bids 1; a floor of 0 needs no rate.
 
     In the auction currency the floor counts as itself, UP, at most the bid, DOWN. At 3 the price, the floor and what
-    is paid are all the agreed price: the floor as the bidder sees it, brought back DOWN.
+    is paid are all the agreed price: the floor as the bidder sees it, brought back DOWN; above the limit its bids get
+    1 as well.
     """
     deal = deal_of(bid, imp)
     holder = deal if deal is not None and deal.get("bidfloor") is not None else imp
@@ -418,6 +419,9 @@ def check_floor(bid: Offer, imp: Json, request: Json, exchange: Exchange) -> Non
     at = (deal or {}).get("at") or request.get("at") or 2
     if at == 3:
         price = raised = convert_down(bid.told_floor, bid.currency, exchange.currency, exchange)
+        if price > LIMIT:
+            bid.reason = INTERNAL
+            return
     bid.row = Row(
         price=price,
         floor=raised if refused else min(raised, price),

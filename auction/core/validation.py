@@ -133,4 +133,6 @@ class Checks:
         if at == AuctionType.FIXED_PRICE:
             # The agreed price is the floor the buyer was told, whatever it bid above; it ranks by that.
             ranked = to_auction.down(floor.told)
+            if ranked > LIMIT:
+                return rejected(LossReason.INTERNAL_ERROR)
         return Verdict(bidder, bid, row, currency, None, False, deal, price, ranked, at, floor)
