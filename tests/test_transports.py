@@ -99,6 +99,11 @@ async def trickles_grpc(exchange: Exchange) -> None:
     await exchange.trickle(grpc_reply(exchange.stream, message(b"reply")))
 
 
+async def dies_in_a_word(exchange: Exchange) -> None:
+    await exchange.write(grpc_reply(exchange.stream, message(b"reply"))[:-60])
+    exchange.reset()
+
+
 SSH = b"SSH-2.0-nobody\r\n\r\n"
 GZIP = "content-encoding: gzip\r\n"
 CASES = {
@@ -161,6 +166,9 @@ CASES = {
         writes(http(b"<html>", "502 Bad Gateway", "text/html")),
         replies(message(b"<html>"), content_type="text/html", http_status="502"),
     ),
+    "is_down_at_length": Case(UNREACHABLE, writes(http(b"<html>" * 100, "503 Service Unavailable")[:-300])),
+    "dies_in_a_word_over_http": Case(INVALID, then(writes(http(b"reply")[:-2]), Exchange.reset)),
+    "dies_in_a_word_over_grpc": Case(UNREACHABLE, None, dies_in_a_word),
     "fails": Case(UNREACHABLE, writes(http(b"", "500 Internal Server Error"))),
     "does_not_know_us": Case(INVALID, writes(http(b"", "404 Not Found")), replies(None, status=12)),
     "redirects": Case(INVALID, writes(http(b"", "302 Found", more="location: http://127.0.0.1:1/\r\n"))),
@@ -298,13 +306,14 @@ async def test_a_bidder_that_is_not_there_is_unreachable(transport: str) -> None
 
 
 @pytest.mark.parametrize("transport", ON_SOCKETS)
-async def test_connections_are_opened_before_the_first_auction_and_reused(transport: str) -> None:
-    async with bidder(transport, carried(transport, CASES["answers"])) as one:
+@pytest.mark.parametrize("name", ["answers", "has_nothing_to_offer", "is_overloaded", "does_not_know_us"])
+async def test_connections_are_opened_before_the_first_auction_and_reused(transport: str, name: str) -> None:
+    async with bidder(transport, carried(transport, CASES[name])) as one:
         peer, opened = one.peer, {"http": CONNECTIONS_WARM, "grpcio": 1}[transport]
         assert peer is not None
         assert await eventually(lambda: peer.connections == opened)
         for _ in range(20):
-            assert BID == (await one.reply()).status
+            assert CASES[name].status == (await one.reply()).status
         assert opened == peer.connections
 
 

@@ -71,8 +71,8 @@ class Status(IntEnum):
 class Incoming(msgspec.Struct, frozen=True, gc=False):
     """A whole message from a caller.
 
-    `method` is the gRPC method or the HTTP path, "/auction.v1.Exchange/Auction" or "/openrtb2/auction". `metadata` has
-    lower-case names; of a name given twice the first counts, binary ones are left out. `deadline` is the caller's.
+    `method` is the gRPC method or the HTTP path, "/auction.v1.Exchange/Auction" or "/openrtb2/auction". `metadata` is
+    asked in lower case; of a name given twice the first counts, binary ones are left out. `deadline` is the caller's.
     """
 
     method: str

@@ -146,15 +146,15 @@ class HttpBidder:
         done(*ending)
 
     async def _read(self, response: aiohttp.ClientResponse) -> tuple[ReplyStatus, bytes, str]:
+        # Nobody waits for a body that nobody will read. One that came with its head does not cost the connection.
         status = response.status
         if status == 204:
             return ReplyStatus.NO_BID, b"", ""
-        # A body nobody will look at is read all the same: the connection is worth it.
-        body = await _read_up_to(response.content, self._reply_bytes)
         if status == 429 or status >= 500:
             return ReplyStatus.UNREACHABLE, b"", f"HTTP {status}"
         if status != 200:
             return ReplyStatus.INVALID, b"", f"HTTP {status}"
+        body = await _read_up_to(response.content, self._reply_bytes)
         if body is None:
             return ReplyStatus.INVALID, b"", f"expected at most {self._reply_bytes} bytes"
         if not body:
