@@ -34,6 +34,8 @@ from auction.edge import eventlog
 
 # Longer than any test waits: whoever answers before it was not waiting for it.
 PATIENT = {"tmax_ms": 60_000, "tmax_max_ms": 60_000}
+# A tenth of any budget is kept for answering: no test is lost because the machine is busy for a moment.
+UNHURRIED = {**PATIENT, "reply_reserve_ms": 60_000}
 
 
 class Place:
@@ -53,7 +55,7 @@ def settings(*bidders: dict[str, Any], log: Path | None = None, **sections: Any)
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("place")
     with bidder(bids(2.0)) as dsp_a:
-        given = settings({"name": "dsp-a", "http": dsp_a.url}, log=folder / "log", exchange=PATIENT)
+        given = settings({"name": "dsp-a", "http": dsp_a.url}, log=folder / "log", exchange=UNHURRIED)
         with exchange(folder, given) as served:
             yield Place(served, dsp_a, folder / "log")
 
@@ -144,14 +146,14 @@ def test_contract_is_found_by_asking(place: Place) -> None:
 def test_callers_deadline_is_kept_and_told_to_bidders(place: Place) -> None:
     place.dsp_a.hold()
     try:
-        answer = place.served.grpc(a_request(), timeout=0.5)  # DEADLINE_EXCEEDED if it had waited for its own
+        answer = place.served.grpc(a_request(), timeout=3.0)  # DEADLINE_EXCEEDED if it had waited for its own
         assert "seatbid" not in answer
         posted = place.served.post(a_request(), {"x-auction-timeout-ms": "200"})
         assert 204 == posted.status
     finally:
         place.dsp_a.release()
     told = [place.dsp_a.asked.get()["tmax"] for _ in range(place.dsp_a.asked.qsize())][-2:]
-    assert 0 < told[1] < 200 <= told[0] + 200 < 700
+    assert 0 < told[1] < 200 < told[0] < 3_000
 
 
 def test_cancelled_call_is_counted_and_let_go(place: Place) -> None:
