@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from auction.model.draws import fnv1a64, framed, mix64, rank
+from auction.model.draws import fnv1a64, fold, framed, mix64, rank
 from auction.model.fx import Fx, Ratio
 from auction.model.money import (
     LIMIT,
@@ -210,11 +210,14 @@ def test_mix_is_the_finaliser_of_splitmix64() -> None:
     ],
 )
 def test_rank_gives_its_check_values(expected: int, request_id: str, seat: str, bid: str) -> None:
-    assert expected == rank("", request_id, "1", seat, bid)
+    assert expected == rank(fold(request_id, "1", seat), bid)
 
 
 def test_parts_cannot_borrow_from_each_other() -> None:
     assert framed("é") == b"\x00\x00\x00\x02\xc3\xa9"
-    assert rank("", "a", "bc", "", "d") != rank("", "ab", "c", "", "d")
-    assert rank("a", "b", "1", "", "d") != rank("", "ab", "1", "", "d")
-    assert rank("", "a", "1", "", "d") != rank("", "a", "1", "d", "")
+    assert fold("a", "bc") != fold("ab", "c")
+    assert fold("a", "") != fold("", "a")
+
+
+def test_folding_goes_on_from_what_was_folded() -> None:
+    assert fold("key", "auc-0", "1", "é", "b") == fold("é", "b", onto=fold("1", onto=fold("key", "auc-0")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -23,7 +24,7 @@ from auction.core.kernels.clear import (
     clear,
 )
 from auction.core.validation import Verdict
-from auction.model.draws import rank
+from auction.model.draws import fold, rank
 from auction.model.fx import Rates
 from auction.model.money import LIMIT, CpmMicros
 from auction.model.reasons import AuctionType, LossReason, PriceSetter
@@ -124,12 +125,23 @@ def _ranks(request: BidRequest, standing: Sequence[Verdict], tie_key: str) -> li
     prices = [(verdict.imp, verdict.ranked) for verdict in standing]
     if len(set(prices)) == len(prices):
         return None
-    return [
-        rank(tie_key, request.id, request.imps[verdict.imp].id, verdict.bid.seat, verdict.bid.id) - _SIGN
-        if prices.count(price) > 1
-        else 0
-        for verdict, price in zip(standing, prices, strict=True)
-    ]
+    # Ids may be as long as the message they stand in and every bid may tie, so what ties share is hashed once.
+    begun = fold(tie_key, request.id) if tie_key else fold(request.id)
+    imps: dict[int, int] = {}
+    seats: dict[tuple[int, str], int] = {}
+    ties = Counter(prices)
+    ranks = []
+    for verdict, price in zip(standing, prices, strict=True):
+        if ties[price] == 1:
+            ranks.append(0)
+            continue
+        imp, seat = verdict.imp, verdict.bid.seat
+        if imp not in imps:
+            imps[imp] = fold(request.imps[imp].id, onto=begun)
+        if (imp, seat) not in seats:
+            seats[imp, seat] = fold(seat, onto=imps[imp])
+        ranks.append(rank(seats[imp, seat], verdict.bid.id) - _SIGN)
+    return ranks
 
 
 def _setter(setter: int, price: int, winner: Verdict, min_price: CpmMicros) -> PriceSetter:

@@ -9,9 +9,8 @@ _FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
 
 
-def fnv1a64(parts: bytes) -> int:
-    """Fold bytes into 64 bits (FNV-1a)."""
-    folded = _FNV_OFFSET
+def fnv1a64(parts: bytes, folded: int = _FNV_OFFSET) -> int:
+    """Fold bytes into 64 bits (FNV-1a), on from what was folded before."""
     for byte in parts:
         folded = ((folded ^ byte) * _FNV_PRIME) & _MASK
     return folded
@@ -30,13 +29,18 @@ def framed(part: str) -> bytes:
     return len(encoded).to_bytes(4, "big") + encoded
 
 
-def rank(tie_key: str, request: str, imp: str, seat: str, bid: str) -> int:
+def fold(*parts: str, onto: int = _FNV_OFFSET) -> int:
+    """Fold texts, each framed, on from what was folded before."""
+    return fnv1a64(b"".join(map(framed, parts)), onto)
+
+
+def rank(before: int, bid: str) -> int:
     """Give a bid's place among equal prices: the lowest unsigned 64 bits win.
 
-    An empty tie_key is left out, an empty seat is not.
+    `before` is the fold of tie_key, request id, impression id and seat; an empty tie_key is left out, an empty seat is
+    not.
 
-    >>> hex(rank("", "auc-0", "1", "A", "a1")), hex(rank("", "auc-2", "1", "B", "b1"))
+    >>> hex(rank(fold("auc-0", "1", "A"), "a1")), hex(rank(fold("auc-2", "1", "B"), "b1"))
     ('0x8a0e7464e6baa552', '0xee93c6d1fd25527a')
     """
-    parts = framed(request) + framed(imp) + framed(seat) + framed(bid)
-    return mix64(fnv1a64(framed(tie_key) + parts if tie_key else parts))
+    return mix64(fold(bid, onto=before))
