@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from auction.core.openrtb.json import (
+    REPAIRS_MAX,
     Encoded,
     Repair,
     request_bytes,
@@ -567,6 +568,15 @@ def test_a_list_of_one_that_needs_repair_itself_names_both() -> None:
     assert ["bcat", "bcat[0]"] == [repair.path for repair in sent(request(bcat=5)).repairs]
 
 
+def test_repairs_beyond_what_anybody_reads_are_counted() -> None:
+    site = {"cat": [2, {}]}
+    repairs = sent(request(badv=[1] * (REPAIRS_MAX + 7), site=site, wlang=3)).repairs
+    assert REPAIRS_MAX + 1 == len(repairs)
+    assert Repair(f"badv[{REPAIRS_MAX - 1}]", "a number, read as a string") == repairs[-2]
+    # The list of cat travels as it was; wlang is read as a list of one, and the one as a string.
+    assert Repair("", "and 9 more") == repairs[-1]
+
+
 def test_no_repair_is_named_for_what_stays_as_it_was() -> None:
     value = request(site={"kwarray": [1, {}]})
     encoded = sent(value)
@@ -637,6 +647,8 @@ def test_neither_repair_nor_refusal_tells_anything_about_a_person() -> None:
         (b'{"id":', "expected JSON, was truncated"),
         (b'{"ext":[{"a":1e999}]}', "ext[0].a: expected a number, was Infinity"),
         (b'{"ext":' + b"1" * 5000 + b"}", "ext: expected a number, was Infinity"),
+        (b'{"' + b"k" * 9000 + b'":1e999}', f'"{"k" * 40}": expected a number, was Infinity'),
+        (b'{"a":1,"b":1e999,"a":{"\\ud800\\n":1e999}}', 'a."\\ud800\\n": expected a number, was Infinity'),
         (b"[1e999," + b"[" * 100_000, "nested deeper than 32 levels"),
         (b"[1e999,}", "expected JSON, was malformed: a number beyond a double"),
         (b"[" * 100_000, "nested deeper than 32 levels"),

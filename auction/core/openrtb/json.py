@@ -57,8 +57,12 @@ VALUE_LEVELS_MAX = 16
 # beyond this, which is far from where msgspec and the interpreter give up (about 1000), it is left out.
 REST_LEVELS_MAX = 200
 
-# Characters of a value that an error quotes.
+# Characters of a value that an error quotes, and of a sender's own name for a member.
 QUOTED_MAX = 40
+
+# Repairs that are named; more are counted. A sender with a slip or two makes them for each impression, while a request
+# of the largest size has room for 130 000 numbers where strings belong: its bytes fifty times over in warnings.
+REPAIRS_MAX = 256
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 
@@ -74,7 +78,10 @@ class Repair(msgspec.Struct, frozen=True, gc=False):
 
 
 class Encoded(msgspec.Struct, frozen=True, gc=False):
-    """A message and what was done to get it; `has_rest` if json_rest stands anywhere in it."""
+    """A message and what was done to get it; `has_rest` if json_rest stands anywhere in it.
+
+    At most REPAIRS_MAX repairs are named; if there were more, a last one, of no path, says how many.
+    """
 
     message: bytes
     repairs: tuple[Repair, ...]
@@ -157,7 +164,7 @@ def strip_rest(message: bytes) -> bytes:
 class _Reading:
     """One value on its way to a message: what is allowed, and what was noted so far."""
 
-    __slots__ = ("depth", "has_rest", "lenient", "repairs", "reply", "strange", "void")
+    __slots__ = ("depth", "has_rest", "lenient", "repairs", "reply", "strange", "unnamed", "void")
 
     def __init__(self, lenient: bool, depth: int, *, reply: bool, strange: bool = False) -> None:
         self.lenient = lenient
@@ -165,8 +172,16 @@ class _Reading:
         self.reply = reply
         self.strange = strange  # the value did not come out of our parser: NaN and lone surrogates are possible
         self.repairs: list[Repair] = []
+        self.unnamed = 0
         self.has_rest = False
         self.void = False  # the bid being read is given up
+
+    def note(self, where: _Where, text: str) -> None:
+        """Name a repair, or count it where enough are named."""
+        if len(self.repairs) < REPAIRS_MAX:
+            self.repairs.append(Repair(_path(where), text))
+        else:
+            self.unnamed += 1
 
     def refuse(self, where: _Where, expected: str, value: object) -> None:
         """Refuse the request, or the reply, or note that the bid is void: only then does this return."""
@@ -177,7 +192,7 @@ class _Reading:
         if not _IN_BID.match(path):
             raise InvalidReply(f"{path}: {text}")
         self.void = True
-        self.repairs.append(Repair(path, f"{text}; the bid is void"))
+        self.note(where, f"{text}; the bid is void")
 
     def refuse_whole(self, text: str, error: Exception | None = None) -> NoReturn:
         raise (InvalidReply(text) if self.reply else InvalidRequest("", text)) from error
@@ -278,7 +293,10 @@ def _write(value: object, shape: Shape, writer: Any, reading: _Reading) -> Encod
         message = writer(**value).SerializeToString(deterministic=True)
     except UnicodeEncodeError as error:
         reading.refuse_whole("expected characters, was half of a surrogate pair", error)
-    return Encoded(message, tuple(reading.repairs), reading.has_rest)
+    repairs = reading.repairs
+    if reading.unnamed:
+        repairs.append(Repair("", f"and {reading.unnamed} more"))
+    return Encoded(message, tuple(repairs), reading.has_rest)
 
 
 def _fit(members: dict[str, Any], shape: Shape, where: _Where, levels: int, reading: _Reading) -> dict[str, Any] | None:
@@ -398,7 +416,7 @@ def _settled(value: Any, field: Field, where: _Where, reading: _Reading) -> Any:
     repair = _repaired(value, field, where, reading)
     if repair is not None and reading.lenient:
         fitted, text = repair
-        reading.repairs.append(Repair(_path(where), text))
+        reading.note(where, text)
         return fitted
     if repair is not None or field.ruled:
         reading.refuse(where, _expected(field.kind, value), value)
@@ -412,7 +430,7 @@ def _settled_list(value: Any, field: Field, where: _Where, reading: _Reading) ->
         _fitting(value, field.kind) is not None or _repaired(value, field, where, reading) is not None
     ):
         if reading.lenient:
-            reading.repairs.append(Repair(_path(where), "one value, read as a list of one"))
+            reading.note(where, "one value, read as a list of one")
             return _settled_elements([value], field, where, reading)
     elif not field.ruled:
         return None
@@ -422,13 +440,14 @@ def _settled_list(value: Any, field: Field, where: _Where, reading: _Reading) ->
 
 def _settled_elements(elements: list[Any], field: Field, where: _Where, reading: _Reading) -> list[Any] | None:
     """Put right what can be put right; a list with one bad element travels in json_rest whole, as does an empty one."""
-    repairs_before = len(reading.repairs)
+    named, unnamed = len(reading.repairs), reading.unnamed
     fitted = []
     for index, element in enumerate(elements):
         one = _settled(element, field, (where, index), reading)
         if one is None:
             if not reading.void:
-                del reading.repairs[repairs_before:]
+                del reading.repairs[named:]
+                reading.unnamed = unnamed
             return None
         fitted.append(one)
     return fitted or None
@@ -530,11 +549,19 @@ def _deeper(value: object, levels: int) -> bool:
 
 
 def _path(where: _Where) -> str:
-    """Write where a member stands, such as `imp[2].bidfloor`."""
+    """Write where a member stands, such as `imp[2].bidfloor`.
+
+    A name that is none of ours may be of any length and hold any character; such a one is quoted in ASCII, and cut.
+    """
     parts: list[str] = []
     while where is not None:
         where, name = where
-        parts.append(f"[{name}]" if isinstance(name, int) else f".{name}")
+        if isinstance(name, int):
+            parts.append(f"[{name}]")
+        elif len(name) <= QUOTED_MAX and name.isprintable():
+            parts.append(f".{name}")
+        else:
+            parts.append(f".{json.dumps(name[:QUOTED_MAX])}")
     return "".join(reversed(parts)).removeprefix(".")
 
 
