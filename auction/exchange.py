@@ -14,7 +14,6 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -46,7 +45,7 @@ class Market(msgspec.Struct, frozen=True):
 class Journal(Protocol):
     """Where auctions are written down after they are answered: an Outbox."""
 
-    def put(self, kind: int, payload: bytes | Callable[[], bytes], rules: bytes, weight: int = 0) -> bool: ...
+    def put(self, kind: int, payload: bytes, rules: bytes) -> bool: ...
 
 
 class Exchange:
@@ -105,7 +104,7 @@ class Exchange:
         except InvalidRequest as refusal:
             done(refused(arrival, refusal))
             self._metrics.outcomes["refused"] += 1
-            self._write(REFUSAL, partial(encode_refusal, arrival, refusal), market, 0)
+            self._write(REFUSAL, encode_refusal(arrival, refusal), market)
         except Exception:
             done(FAILED)
             self._metrics.outcomes["error"] += 1
@@ -120,8 +119,7 @@ class Exchange:
                 duration_us=round((now - arrived) * 1e6),
                 overrun_us=round(-deadline.remaining(now) * 1e6),
             )
-            weight = len(arrival.body) + len(result.response) + sum(len(reply.body) for reply in replies)
-            self._write(AUCTION, partial(encode_auction, auction, replies, result), market, weight)
+            self._write(AUCTION, encode_auction(auction, replies, result), market)
 
     def _arrival(self, incoming: Incoming, encoding: Encoding, arrived: float) -> Arrival:
         received_us = self._clock.wall_us()
@@ -135,15 +133,18 @@ class Exchange:
             explain=incoming.metadata.get("x-auction-explain") == "1",
         )
 
-    def _write(self, kind: int, payload: Callable[[], bytes], market: Market, weight: int) -> None:
+    def _write(self, kind: int, payload: bytes, market: Market) -> None:
         if self._journal is not None:
-            self._journal.put(kind, payload, market.written, weight)
+            self._journal.put(kind, payload, market.written)
 
     def _left(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._admission.leave()
         if task.cancelled():
             self._metrics.outcomes["cancelled"] += 1
+        elif (failure := task.exception()) is not None:
+            # The auction was answered, or its own failure would have been caught: writing it down is what failed.
+            _log.error("an auction was answered and not written down", exc_info=failure)
 
 
 def answered(arrival: Arrival, result: AuctionResult) -> Outgoing:

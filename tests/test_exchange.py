@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -50,10 +49,10 @@ class Place:
         self.told.append(deadline)
         return self.play
 
-    def put(self, kind: int, payload: bytes | Callable[[], bytes], rules: bytes, weight: int = 0) -> bool:
+    def put(self, kind: int, payload: bytes, rules: bytes) -> bool:
         # Whoever is written down was answered before.
         assert self.answers
-        self.written.append((kind, payload if isinstance(payload, bytes) else payload(), rules))
+        self.written.append((kind, payload, rules))
         return True
 
     async def ask(self, body: Any = REQUEST, method: str = JSON, deadline_s: float | None = None) -> Cancel:

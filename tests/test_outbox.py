@@ -1,7 +1,6 @@
 # What happens after the response: never in its way, never lost without being counted.
 
 import errno
-import logging
 import os
 import threading
 import time
@@ -149,7 +148,7 @@ def test_queue_is_bounded_in_bytes_as_well(tmp_path: Path) -> None:
 
     assert box.put(AUCTION, bytes(600), RULES_NOW)
     assert not box.put(AUCTION, bytes(401), RULES_NOW)
-    assert box.put(AUCTION, lambda: bytes(400), RULES_NOW, weight=400)
+    assert box.put(AUCTION, bytes(400), RULES_NOW)
     assert not box.put(AUCTION, b"1", RULES_NOW)
 
     assert (2, 1000, {"full": 2}) == (box.depth, box.depth_bytes, dropped(box))
@@ -233,40 +232,17 @@ def test_full_device_is_counted_and_the_log_is_whole_once_there_is_space(tmp_pat
     assert {} == dropped(box)
 
 
-def test_encoder_runs_in_the_outboxs_thread(tmp_path: Path) -> None:
-    box = open_outbox(tmp_path)
-    box.put(AUCTION, lambda: threading.current_thread().name.encode(), RULES_NOW, weight=10)
-    assert drained(box)
-    assert [b"outbox"] == recorded(tmp_path)
-
-
-def test_encoder_that_raises_costs_its_own_record_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    box = open_outbox(tmp_path)
-
-    def broken() -> bytes:
-        raise ValueError("no such field")
-
-    for number in range(6):
-        box.put(AUCTION, broken if number % 2 else (b"%d" % number), RULES_NOW, weight=1)
-    assert drained(box)
-
-    assert [b"0", b"2", b"4"] == recorded(tmp_path)
-    assert ({"encoding": 3}, 3, 0) == (dropped(box), box.written, box.depth)
-    assert [logging.ERROR] == [record.levelno for record in caplog.records]
-
-
-def test_record_longer_than_a_frame_is_dropped_wherever_that_shows(tmp_path: Path) -> None:
+def test_record_longer_than_a_frame_is_dropped(tmp_path: Path) -> None:
     box = open_outbox(tmp_path)
     oversized = bytes(EventLog.payload_bytes_max + 1)
 
     assert not box.put(AUCTION, oversized, RULES_NOW)
     assert not box.put(AUCTION, b"", oversized)
-    assert box.put(AUCTION, lambda: oversized, RULES_NOW, weight=1)
     assert box.put(AUCTION, b"after", RULES_NOW)
     assert drained(box)
 
     assert [b"after"] == recorded(tmp_path)
-    assert {"oversized": 3} == dropped(box)
+    assert {"oversized": 2} == dropped(box)
 
 
 def test_rules_stay_with_the_record_they_were_put_with(tmp_path: Path) -> None:

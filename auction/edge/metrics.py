@@ -129,7 +129,7 @@ TABLE: Final = (
         "auction_outbox_dropped_total",
         "counter",
         ("reason",),
-        "Records that will never be in the log: full (more than the disk takes), disk (it refuses to write), encoding,"
+        "Records that will never be in the log: full (more than the disk takes), disk (it refuses to write),"
         " oversized, closed (after draining began), given_up (draining took too long).",
     ),
     Metric("auction_outbox_failing", "gauge", (), "1 while the disk refuses to write, else 0."),

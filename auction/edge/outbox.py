@@ -8,12 +8,10 @@
 # and longer pauses, until the disk takes it or the outbox is drained. Meanwhile the queue fills; then new records are
 # dropped.
 #
-# A record may be put as bytes or as a function that makes them, which then runs in the thread. That keeps encoding
-# out of the response, but not off the CPU: one thread at a time runs Python, and the interpreter lets a busy one keep
-# it for 5 ms (sys.getswitchinterval). So the thread pauses after every encoding, truly idle: while it worked off 2 000
-# encodings of 90 us, a loop woke up late by 0.1 ms at p99, without the pauses by 6 ms (two cores, Python 3.11). To give
-# the interpreter up for an instant (os.sched_yield, select with 0) is worse than nothing: the loop then starved for
-# 100 ms and more.
+# Records are bytes when they come. Encoding them in the thread was tried: one thread at a time runs Python, and the
+# interpreter lets a busy one keep it for 5 ms (sys.getswitchinterval), so either the event loop woke up late by 6 ms at
+# p99, or the thread paused after each record and fell 2 000 records behind under load. Encoding costs the loop 20 us
+# after the answer is on its way; the thread then waits for the disk, which needs no interpreter.
 
 import logging
 import queue
@@ -27,13 +25,11 @@ import msgspec
 RECORDS_MAX = 8192
 # 64 MiB: the same records at 8 KB; the memory that a dead disk can cost.
 BYTES_MAX = 64 * 1024 * 1024
-# 1 MiB in one write and one fsync: larger batches gain nothing, and a failed one is encoded only once.
+# 1 MiB in one write and one fsync: larger batches gain nothing.
 BATCH_BYTES_MAX = 1024 * 1024
 BATCH_RECORDS_MAX = 1024
 # 5 ms: at 1 000 auctions a second one wake of the thread serves five records. kill -9 loses at most this much more.
 GATHER_S = 0.005
-# After an encoding: long enough for the event loop to take the interpreter. Timers round it up to some 0.1 ms.
-PAUSE_S = 0.00005
 # The first and the longest pause before a refused batch is tried again: quick enough for a hiccup, slow enough that a
 # full disk costs nothing, and back within two seconds once there is space.
 RETRY_FIRST_S = 0.05
@@ -41,9 +37,8 @@ RETRY_MAX_S = 2.0
 # What the thread may need beyond drain's deadline to count what it gave up and to close the log.
 LAST_STEP_S = 0.1
 
-# (kind, payload, rules), as the log takes them; in the queue the payload may be yet to be made, and a weight follows.
+# (kind, payload, rules), as the log takes them.
 Entry = tuple[int, bytes, bytes]
-_Item = tuple[int, bytes | Callable[[], bytes], bytes, int]
 
 _log = logging.getLogger("auction.outbox")
 
@@ -63,7 +58,6 @@ class Dropped(msgspec.Struct):
 
     full: int = 0  # The queue was full: more was put than the disk takes.
     disk: int = 0  # The queue was full while the disk refused to write.
-    encoding: int = 0  # The function given to make the payload raised.
     oversized: int = 0  # The payload or its rules are longer than a frame may be.
     closed: int = 0  # Put after drain had begun.
     given_up: int = 0  # Queued, and drain's deadline came first.
@@ -102,7 +96,7 @@ class Outbox:
         self._gather_s = gather_s
         self._retry_first_s = retry_first_s
         # None says that nothing more will come.
-        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
         # Each has one thread that writes it, so none needs a lock: `in` the event loop's, `out` ours.
         self._records_in = self._records_out = 0
         self._bytes_in = self._bytes_out = 0
@@ -115,14 +109,12 @@ class Outbox:
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         self._thread.start()
 
-    def put(self, kind: int, payload: bytes | Callable[[], bytes], rules: bytes, weight: int = 0) -> bool:
+    def put(self, kind: int, payload: bytes, rules: bytes) -> bool:
         """Accept a record to be written, or count it as dropped and return False; never waits, never raises.
 
-        `rules` is the payload of the rules frame that it was decided under. A payload may be a function that makes it,
-        called once, in the outbox's thread; `weight` is then about how many bytes it keeps alive until it is called.
-        Call it from one thread only.
+        `rules` is the payload of the rules frame that it was decided under. Call it from one thread only.
         """
-        size = len(payload) if isinstance(payload, bytes) else weight
+        size = len(payload)
         if self._draining.is_set():
             return self._drop("closed")
         if size > self._log.payload_bytes_max or len(rules) > self._log.payload_bytes_max:
@@ -132,7 +124,7 @@ class Outbox:
             return self._drop("disk" if self.failing else "full")
         self._records_in += 1
         self._bytes_in += size
-        self._queue.put((kind, payload, rules, size))
+        self._queue.put((kind, payload, rules))
         return True
 
     def drain(self, deadline: float) -> bool:
@@ -173,19 +165,14 @@ class Outbox:
         except OSError as error:
             self._refused(error)
 
-    def _take_batch(self, item: _Item | None) -> bool:
+    def _take_batch(self, item: Entry | None) -> bool:
         """Write what is queued, from `item` on, as far as it fits a batch; return whether more can come."""
         entries: list[Entry] = []
-        records = size = weights = 0
+        size = 0
         while item is not None:
-            kind, payload, rules, weight = item
-            records += 1
-            weights += weight
-            encoded = payload if isinstance(payload, bytes) else self._encode(payload)
-            if encoded is not None:
-                entries.append((kind, encoded, rules))
-                size += len(encoded)
-            if size >= BATCH_BYTES_MAX or records >= BATCH_RECORDS_MAX:
+            entries.append(item)
+            size += len(item[1])
+            if size >= BATCH_BYTES_MAX or len(entries) >= BATCH_RECORDS_MAX:
                 break
             try:
                 item = self._queue.get_nowait()
@@ -193,24 +180,9 @@ class Outbox:
                 break
         if entries:
             self._append(entries)
-        self._records_out += records
-        self._bytes_out += weights
+        self._records_out += len(entries)
+        self._bytes_out += size
         return item is not None
-
-    def _encode(self, payload: Callable[[], bytes]) -> bytes | None:
-        try:
-            encoded = payload()
-        except Exception:  # Whatever is wrong with one record, the next one is written.
-            if not self.dropped.encoding:
-                _log.exception("a record could not be encoded and is lost; further ones are only counted")
-            self._drop("encoding")
-            return None
-        if not self._draining.is_set():
-            self._pause.acquire(timeout=PAUSE_S)
-        if len(encoded) > self._log.payload_bytes_max:
-            self._drop("oversized")
-            return None
-        return encoded
 
     def _append(self, entries: list[Entry]) -> None:
         """Write a batch, however often that takes, unless the drain's deadline comes first."""
