@@ -40,10 +40,9 @@ from auction.edge.transports.http import HttpBidder, HttpServer, Page
 from auction.exchange import METHODS, Exchange, Market
 from auction.model.auction import Encoding
 from auction.model.clock import SystemClock
+from auction.model.rules import SOFTWARE
 from auction.presence import Presence, Sign
 from auction.v1 import exchange_pb2
-
-SOFTWARE: Final = f"auction/{__version__}"
 
 # Half a second, and twice the same: a change is in force within about a second, and a reading costs 20 us.
 WATCH_S: Final = 0.5

@@ -10,11 +10,12 @@ from typing import Literal
 
 import msgspec
 
+from auction import __version__
 from auction.model.fx import Fx
 from auction.model.money import CpmMicros
 
 # What decides under these rules. A record of other software may come out otherwise: a change, not a fault.
-SOFTWARE = "auction/0.1.0"
+SOFTWARE = f"auction/{__version__}"
 
 
 class ExchangeRules(msgspec.Struct, frozen=True, omit_defaults=False):
