@@ -59,6 +59,7 @@ _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.max_metadata_size", METADATA_BYTES_MAX),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_ANSWER_MS),
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_ANSWER_MS),  # the one that counts: its default of 60 s outlasts the other
 )
 
 _UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
