@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as stdlib_json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +24,10 @@ from auction.model.reply import Reply, ReplyStatus
 from auction.model.rules import Rules
 
 _MEMBERS = ("request", "exchange", "floors", "bidders", "limits", "fx", "received", "replies", "expect")
+
+
+# The year 9999, where ISO 8601 as Python reads it ends.
+_RECEIVED_MAX = 253_402_300_799_999_999
 
 
 class NoCase(Exception):
@@ -124,9 +130,13 @@ def exact(value: Any) -> Any:
 def _received_us(received: Any) -> int:
     if received is None:
         return 0
-    if isinstance(received, int) and not isinstance(received, bool) and received >= 0:
+    if isinstance(received, int) and not isinstance(received, bool) and 0 <= received <= _RECEIVED_MAX:
         return received
-    raise NoCase(f"received: expected microseconds since 1970-01-01 UTC, was {received!r}")
+    if isinstance(received, str):
+        with contextlib.suppress(ValueError, OverflowError):
+            time = datetime.fromisoformat(received)
+            return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1_000_000)
+    raise NoCase(f"received: expected ISO 8601 or microseconds since 1970-01-01 UTC, was {received!r}")
 
 
 def _answer(invitation: Invitation, replies: Mapping[str, Reply]) -> Reply:

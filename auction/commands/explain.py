@@ -86,10 +86,10 @@ def show(answer: dict[str, Any], console: Console) -> None:
     if "error" in answer:
         error = answer["error"]
         where = f"{error['path']}: " if error["path"] else ""
-        console.print(Text(f"refused: {where}{error['message']}", style="bold red"))
+        console.print(_plain(f"refused: {where}{error['message']}"), style="bold red")
         return
     title = f"Auction {answer['id']}" + (f", request {answer['request']}" if answer.get("request") else "")
-    console.print(Text(title, style="bold"))
+    console.print(_plain(title), style="bold")
     for imp in answer["imp"]:
         console.print()
         console.print(_headline(imp))
@@ -104,23 +104,23 @@ def show(answer: dict[str, Any], console: Console) -> None:
         console.print()
         table = _table("no bid from", "imp", "because")
         for non_bid in silent:
-            table.add_row(non_bid["bidder"], non_bid["imp"], _words(NonBidStatus, non_bid["status"]))
+            cells = (non_bid["bidder"], non_bid["imp"], _words(NonBidStatus, non_bid["status"]))
+            table.add_row(*map(_plain, cells))
         console.print(table)
     for warning in answer["warnings"]:
-        console.print(Text(f"warning: {warning['path']}: {warning['text']}", style="yellow"))
+        console.print(_plain(f"warning: {warning['path']}: {warning['text']}"), style="yellow")
     if answer["nbr"] is not None:
         console.print(Text(f"\nNothing sold: {_words(NoBidReason, answer['nbr'])}"))
 
 
 def _headline(imp: dict[str, Any]) -> Text:
-    name = f"Impression {imp['id']}: "
+    name = _plain(f"Impression {imp['id']}: ")
     if imp["winner"] is None:
-        return Text(f"{name}not sold")
+        return name.append("not sold")
     winner = imp["winners"][0]
     setter = _SETTERS.get(winner["price_setter"], winner["price_setter"])
-    return Text.assemble(
-        name, (f"{winner['bidder']} wins at {winner['clearing_price']}", "bold green"), f", set by {setter}"
-    )
+    won = f"{winner['bidder']} wins at {winner['clearing_price']}"
+    return name.append(won, "bold green").append(f", set by {setter}")
 
 
 _SETTERS = {
@@ -134,34 +134,44 @@ _SETTERS = {
 
 
 def _bids(bids: Sequence[dict[str, Any]], winners: Sequence[dict[str, Any]]) -> Table:
-    table = _table("bidder", "seat", "bid", "price", "floor", "outcome", "pays", "min to win", numbers=(3, 4, 6, 7))
+    # One currency for all is said once, in the headings: amounts then fit a terminal of 80 columns.
+    currencies = {bid["currency"] for bid in bids}
+    unit = f" {currencies.pop()}" if len(currencies) == 1 else ""
+    headings = ("bidder", "seat", "bid", f"price{unit}", "floor", "outcome", f"pays{unit}", "min to win")
+    table = _table(*headings, numbers=(3, 4, 6, 7))
     pays = {(winner["bidder"], winner["seat"], winner["bid"]): winner for winner in winners}
     for bid in sorted(bids, key=lambda bid: bid["loss_reason"] != LossReason.WON):
         winner = pays.get((bid["bidder"], bid["seat"], bid["id"])) if bid["loss_reason"] == LossReason.WON else None
-        table.add_row(
+        own = "" if unit else f" {bid['currency']}"
+        cells = (
             bid["bidder"],
             bid["seat"],
             bid["id"],
-            f"{bid['price']} {bid['currency']}" if bid["price"] is not None else "-",
+            f"{bid['price']}{own}" if bid["price"] is not None else "-",
             bid["floor"] or "-",
             _words(LossReason, bid["loss_reason"]),
-            f"{winner['pays']} {winner['currency']}" if winner else "-",
+            f"{winner['pays']}{own}" if winner else "-",
             bid["min_to_win"] or "-",
-            style="green" if winner else None,
         )
+        table.add_row(*map(_plain, cells), style="green" if winner else None)
     return table
 
 
 def _table(*columns: str, numbers: Sequence[int] = ()) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place in numbers else "left", overflow="fold")
+        table.add_column(_plain(column), justify="right" if place in numbers else "left", overflow="fold")
     return table
+
+
+def _plain(words: str) -> Text:
+    """Show words from outside as they are: no markup of ours in them, and nothing that moves a terminal's cursor."""
+    return Text("".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in words))
 
 
 def _words(names: Any, number: int) -> str:
     try:
-        return f"{names(number).name.lower().replace('_', ' ')} ({number})"
+        return f"{number} {names(number).name.lower().replace('_', ' ')}"
     except ValueError:
         return str(number)
 
