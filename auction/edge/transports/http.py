@@ -298,7 +298,7 @@ class HttpServer:
     async def _body(self, request: web.BaseRequest) -> bytes:
         if _media_type(request.headers) != _JSON:
             raise _Unreadable(f"expected {_JSON}, was {request.headers.get('content-type', 'nothing')}", 415)
-        too_large = _Unreadable(f"expected at most {self._request_bytes} bytes", 413)
+        too_large = _Unreadable(f"expected at most {self._request_bytes} bytes", 400)
         if (request.content_length or 0) > self._request_bytes:
             raise too_large
         if request.headers.get("expect", "").lower() == "100-continue":
@@ -370,7 +370,7 @@ def inflate(packed: bytes, limit: int, ratio: int) -> bytes:
         except zlib.error as fault:
             raise _Unreadable(f"no gzip: {fault}") from fault
         if len(text) > room:
-            raise _Unreadable(f"expected at most {limit} bytes and {ratio} times the compressed size", 413)
+            raise _Unreadable(f"expected at most {limit} bytes and {ratio} times the compressed size", 400)
         if not member.eof:
             raise _Unreadable("truncated gzip")
         texts.append(text)
