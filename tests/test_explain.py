@@ -115,12 +115,12 @@ def test_an_auction_is_found_by_its_id_and_by_its_requests(tmp_path: Path, capsy
     request = protobuf.parse_request(arrival.body).id
     told = []
     for name in (arrival.id, request):
-        assert 0 == main(["explain", "--log", str(tmp_path), "--json", "--", name])
+        assert 0 == main(["explain", "--log", str(tmp_path), name, "--json"])
         told.append(json.loads(capsys.readouterr().out))
     assert told[0] == told[1]
     assert request == told[0]["request"]
 
 
 def test_an_unknown_id_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert 1 == main(["explain", "--log", str(tmp_path), "--", "nobody"])
+    assert 1 == main(["explain", "--log", str(tmp_path), "nobody"])
     assert "nobody: no auction with this id" in capsys.readouterr().err

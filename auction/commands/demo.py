@@ -264,7 +264,7 @@ class Demo:
             code = 1
         if tally.told:
             console.print(f"\n[bold]$ {_command('explain', '--log', log, tally.told)}[/]\n", soft_wrap=True)
-            code |= _ran(explain, ["--log", log, "--", tally.told])
+            code |= _ran(explain, ["--log", log, tally.told])
         console.print(f"\n[bold]$ {_command('replay', log)}[/]\n", soft_wrap=True)
         code |= _ran(replay, [log])
         return 1 if code else 0

@@ -3,7 +3,7 @@
 examples:
   auction explain case.json                      decide a case file and explain it
   auction explain case.json --json               the same as data (docs/conformance.md has the shape)
-  auction explain --log var/log 01K7ZQ...        an auction from a log, by its id or the request's
+  auction explain --log var/log ID               an auction from a log, by its id or its request's
 
 exit codes: 0 decided or refused, 1 no such auction in the log, 2 a file that is no case or a log that is not there
 """
@@ -30,7 +30,7 @@ from auction.model.reasons import LossReason, NoBidReason, NonBidStatus
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="CASE|ID", help="a case file; with --log the id of an auction")
-    parser.add_argument("--log", nargs="+", type=Path, metavar="PATH", help="directories or segments of a log")
+    parser.add_argument("--log", action="append", type=Path, metavar="PATH", help="a log or a segment; may be repeated")
     parser.add_argument("--json", action="store_true", help="print data instead of tables")
 
 
