@@ -1,5 +1,8 @@
-# Four lists, kept apart by who says a thing to whom. The numbers are the standard's (AdCOM lists and the community
-# extension seat-non-bid); two public protobuf copies of them are off by one above 205, so they stand here once.
+# Why a bid did not win, why there is none, why nothing was sold: three lists, kept apart by who says a thing to whom.
+# Beside them, how a winner is charged and what made its price.
+#
+# The numbers are the standard's (AdCOM lists and the community extension seat-non-bid), but for PriceSetter, which is
+# ours. Two public protobuf copies of them are off by one above 205, so they stand here once.
 
 from __future__ import annotations
 
