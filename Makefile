@@ -42,7 +42,7 @@ test: $(DEV) check ## everything that must pass
 check: $(DEV) ## format, lint, types, layers, generated files
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports --no-logo > /tmp/auction-layers.$$$$ || { cat /tmp/auction-layers.$$$$; rm /tmp/auction-layers.$$$$; exit 1; }; rm /tmp/auction-layers.$$$$
+	@layers=$$($(BIN)/lint-imports --no-logo) || { echo "$$layers"; exit 1; }
 	@$(BIN)/python -m tests.generated --check
 	@echo "check: format, lint, types, layers and generated files are in order"
 
@@ -77,4 +77,4 @@ lock: $(DEV) ## resolve the locks again
 	@printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements-dev.lock - -o requirements-build.lock
 
 clean: ## remove the environment and everything generated locally
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
