@@ -79,7 +79,7 @@ def table(path: Path = RESULTS) -> str:
     lines = ["| name | value | unit | spread | runs | command | commit |", "|---|---:|---|---:|---:|---|---|"]
     lines += [
         f"| `{each.name}` | {each.value:g} | {each.unit} | {each.spread:g} | {each.runs} "
-        f"| `{each.command}` | {each.commit[:7]} |"
+        f"| `{each.command}` | {each.commit} |"
         for each in read(path)
     ]
     machines = sorted({each.machine for each in read(path)})
