@@ -27,7 +27,7 @@ from auction.v1.bidder_pb2_grpc import BidderStub
 from auction.v1.openrtb_pb2 import BidRequest, BidResponse
 from bidders import over_grpc, over_http
 from bidders.answers import NotARequest, answer
-from bidders.settings import NONSENSE, Fault, Settings, Spread
+from bidders.settings import NONSENSE, Fault, Settings
 from bidders.strategies import Decision, decide
 
 BUNDLED = {
@@ -37,7 +37,6 @@ BUNDLED = {
 }
 REQUESTS = [BidRequest.FromString(request_bytes(body, lenient=True, depth=64).message) for body in BUNDLED.values()]
 PLAIN = BidRequest(id="r1", imp=[{"id": "1", "banner": {"w": 300, "h": 250}}], cur=["USD"])
-PROMPT = Spread(0.001)
 
 
 def settings(strategy: str = "value-noise", **more: Any) -> Settings:
