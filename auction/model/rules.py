@@ -1,4 +1,4 @@
-# The rules of an auction: everything that decides it and changes rarely. Not the process's own settings (auction/config).
+# The rules of an auction: everything that decides it and changes rarely. What is the process's own is in config/.
 #
 # Rules are written down with the auctions they decided, as canonical JSON, so there is no key, address or header in
 # them: of a bidder only its name, how it is spoken to, and what it asked to be asked.
