@@ -16,7 +16,7 @@ import msgspec
 from auction.core import clearing, eligibility
 from auction.core.floors import least_told
 from auction.core.openrtb import json, protobuf
-from auction.core.openrtb.protobuf import Sale
+from auction.core.openrtb.protobuf import Sale, Told
 from auction.core.validation import Checks, Verdict
 from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Outcome, Warning
 from auction.model.currencies import ISO_4217
@@ -113,7 +113,7 @@ def _invite(
 ) -> tuple[tuple[Invitation, ...], tuple[NonBid, ...]]:
     invitations = []
     not_asked = []
-    floors, deals = _raised_floors(request, message, rules)
+    floors, deals = _told_floors(request, message, rules)
     # Bidders that see the same thing share one encoding of it; most auctions have one or two views.
     views: dict[tuple[tuple[int, ...], int, Encoding], bytes] = {}
     for bidder in rules.bidders:
@@ -132,35 +132,46 @@ def _invite(
         key = (imps, tmax_ms, bidder.encoding)
         body = views.get(key)
         if body is None:
-            body = protobuf.view(message, imps, tmax_ms, floors, deals)
-            if bidder.encoding is Encoding.JSON:
-                body = json.request_json(body, rest=False)
-            views[key] = body
+            view = protobuf.view(message, imps, tmax_ms, floors, deals)
+            in_json = bidder.encoding is Encoding.JSON
+            body = views[key] = json.request_json(view, rest=False) if in_json else protobuf.view_bytes(view)
         invitations.append(Invitation(name, bidder.encoding, body, imps))
     return tuple(invitations), tuple(not_asked)
 
 
-def _raised_floors(
+def _told_floors(
     request: BidRequest, message: RequestMessage, rules: CompiledRules
-) -> tuple[dict[int, float], dict[tuple[int, int], float]]:
-    """Give the floors that the least price of any sale raises: what is enforced is what bidders are told."""
-    exchange = rules.rules.exchange
-    floors: dict[int, float] = {}
-    deals: dict[tuple[int, int], float] = {}
-    if not exchange.min_price:
-        return floors, deals
-    for row, imp in enumerate(request.imps):
-        least = least_told(exchange.min_price, imp.currency, exchange.currency, rules.rates)
-        if least is not None and least > imp.floor:
-            floors[row] = cpm(least)
-        for place, told in enumerate(message.imp[row].pmp.deals):
-            deal = imp.deals[told.id]
+) -> tuple[dict[int, Told], dict[tuple[int, int], Told]]:
+    """Give the floors that views state otherwise than the request: what is enforced is what bidders are told."""
+    floors: dict[int, Told] = {}
+    deals: dict[tuple[int, int], Told] = {}
+    for row, (imp, sent) in enumerate(zip(request.imps, message.imp, strict=True)):
+        told = _told_floor(imp.floor, imp.currency, rules)
+        if told[0] > sent.bidfloor:
+            floors[row] = told
+        if not imp.deals:
+            continue
+        for place, sent_deal in enumerate(sent.pmp.deals):
+            deal = imp.deals[sent_deal.id]
             if deal.floor is None:
                 continue
-            least = least_told(exchange.min_price, deal.currency, exchange.currency, rules.rates)
-            if least is not None and least > deal.floor:
-                deals[row, place] = cpm(least)
+            told = _told_floor(deal.floor, deal.currency, rules)
+            if told[0] > sent_deal.bidfloor:
+                deals[row, place] = told
     return floors, deals
+
+
+def _told_floor(floor: CpmMicros, currency: str, rules: CompiledRules) -> Told:
+    """Raise a floor, whole micros already, by the least price of any sale."""
+    exchange = rules.rules.exchange
+    if exchange.min_price:
+        least = least_told(exchange.min_price, currency, exchange.currency, rules.rates)
+        if least is not None:
+            floor = max(floor, least)
+        elif not floor:
+            # No floor needs no rate, but the least price is not told in a currency that it cannot be brought to.
+            floor, currency = exchange.min_price, exchange.currency
+    return cpm(floor), currency
 
 
 def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> AuctionResult:
@@ -190,7 +201,7 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     settled, winners = clearing.settle(request, standing, exchange, rules.increment, rules.name_order)
     outcomes = _outcomes(verdicts, settled, rules)
     for verdict, outcome in zip(verdicts, outcomes, strict=True):
-        if outcome.reason in _REJECTED:
+        if outcome.reason not in _ACCEPTED:
             status = NonBidStatus.DUPLICATE if verdict.duplicate else rejected_status(outcome.reason)
             non_bids.append(NonBid(outcome.bidder, outcome.seat, outcome.impid, outcome.id, status))
 
@@ -210,15 +221,13 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     if explained:
         imps = [imp.id for imp in request.imps]
         protobuf.explain(message, auction.arrival.id, exchange.currency, imps, outcomes, non_bids, auction.warnings)
-    body = protobuf.serialise(message)
-    if auction.arrival.encoding is Encoding.JSON:
-        body = json.response_json(message, rest=True)
+    in_json = auction.arrival.encoding is Encoding.JSON
+    body = json.response_json(message, rest=True) if in_json else protobuf.serialise(message)
     return AuctionResult(body, nbr, explained, tuple(outcomes), tuple(non_bids), auction.warnings)
 
 
 # Accepted bids leave with one of these; every other reason is a rejection.
-_ACCEPTED = frozenset((LossReason.WON, LossReason.LOST_TO_HIGHER_BID, LossReason.LOST_TO_DEAL))
-_REJECTED = frozenset(LossReason) - _ACCEPTED
+_ACCEPTED = (LossReason.WON, LossReason.LOST_TO_HIGHER_BID, LossReason.LOST_TO_DEAL)
 
 _STATUS = {
     ReplyStatus.NO_BID: NonBidStatus.NO_BID,

@@ -11,7 +11,7 @@ import msgspec
 
 from auction.core.floors import Floor, governing
 from auction.model.fx import Rates, Ratio
-from auction.model.money import LIMIT, CpmMicros, above_limit, price_micros
+from auction.model.money import LIMIT, CpmMicros, price_micros
 from auction.model.reasons import AuctionType, LossReason
 from auction.model.reply import Bid
 from auction.model.request import BidRequest, Deal
@@ -95,16 +95,17 @@ class Checks:
             return rejected(LossReason.MISSING_PRICE)
         if not isfinite(amount) or copysign(1.0, amount) < 0:
             return rejected(LossReason.INVALID_BID)
-        beyond = above_limit(amount)
-        price = LIMIT if beyond else price_micros(amount)
-        if not price and not bid.dealid:
+        price = price_micros(amount)
+        if price == 0 and not bid.dealid:
             return rejected(LossReason.INVALID_BID)
         if money is not None:
             return rejected(money)
+        if price is None:
+            return rejected(LossReason.INVALID_BID)
         assert to_auction is not None
         ranked = to_auction.down(price)
         exchange = self._exchange
-        if beyond or ranked > LIMIT or (exchange.max_cpm is not None and ranked > exchange.max_cpm):
+        if ranked > LIMIT or (exchange.max_cpm is not None and ranked > exchange.max_cpm):
             return rejected(LossReason.INVALID_BID)
 
         # 4 deal

@@ -43,19 +43,22 @@ def nanos(amount: float) -> int:
     return quotient
 
 
-def price_micros(amount: float) -> CpmMicros:
-    """Bring a bid's price to a micro, DOWN."""
-    return CpmMicros(nanos(amount) // NANOS_PER_MICRO)
+def price_micros(amount: float) -> CpmMicros | None:
+    """Bring a bid's price to a micro, DOWN; None for one above the limit, as sent."""
+    sent = _entering(amount)
+    return None if sent is None else CpmMicros(sent // NANOS_PER_MICRO)
 
 
-def floor_micros(amount: float) -> CpmMicros:
-    """Bring a floor to a micro, UP."""
-    return CpmMicros(-(-nanos(amount) // NANOS_PER_MICRO))
+def floor_micros(amount: float) -> CpmMicros | None:
+    """Bring a floor to a micro, UP; None for one above the limit, as sent."""
+    sent = _entering(amount)
+    return None if sent is None else CpmMicros(-(-sent // NANOS_PER_MICRO))
 
 
-def above_limit(amount: float) -> bool:
-    """Tell whether a finite, non-negative amount as sent is beyond what enters an auction."""
-    return amount > 2e9 or nanos(amount) > LIMIT * NANOS_PER_MICRO
+def _entering(amount: float) -> int | None:
+    # Far above the limit nobody needs the digits, of which there may be three hundred.
+    sent = nanos(amount) if amount < 2e9 else None
+    return None if sent is None or sent > LIMIT * NANOS_PER_MICRO else sent
 
 
 def decimal_micros(amount: Decimal) -> CpmMicros:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from itertools import islice
 from math import isfinite
 
 import msgspec
@@ -17,7 +18,7 @@ from auction.core.openrtb.json import strip_rest
 from auction.model.auction import NonBid, Outcome, Warning
 from auction.model.currencies import ISO_4217
 from auction.model.errors import InvalidReply, InvalidRequest
-from auction.model.money import CpmMicros, above_limit, cpm, floor_micros, sent_text
+from auction.model.money import CpmMicros, cpm, floor_micros, sent_text
 from auction.model.reasons import PriceSetter
 from auction.model.reply import Answer, Bid
 from auction.model.request import BidRequest, Deal, Imp, Media
@@ -66,32 +67,33 @@ def decode_request(message: RequestMessage, limits: Limits) -> tuple[BidRequest,
 
 
 def _imp(row: int, imp: RequestMessage.Imp, limits: Limits) -> Imp:
+    path = f"imp[{row}]"
     if not imp.id:
-        raise InvalidRequest(f"imp[{row}].id", "missing")
+        raise InvalidRequest(f"{path}.id", "missing")
     media = 0
     if imp.HasField("banner"):
         media |= _BANNER
     if imp.HasField("video"):
         media |= _VIDEO
-        _timed(f"imp[{row}].video", imp.video)
+        _timed(f"{path}.video", imp.video)
     if imp.HasField("audio"):
         media |= _AUDIO
-        _timed(f"imp[{row}].audio", imp.audio)
+        _timed(f"{path}.audio", imp.audio)
     if imp.HasField("native"):
         media |= _NATIVE
     if not media:
-        raise InvalidRequest(f"imp[{row}]", "expected one of banner, video, audio, native")
-    floor = _floor(f"imp[{row}].bidfloor", imp.bidfloor)
-    currency = _currency(f"imp[{row}].bidfloorcur", imp.bidfloorcur)
+        raise InvalidRequest(path, "expected one of banner, video, audio, native")
+    floor = _floor(path, "bidfloor", imp.bidfloor)
+    currency = _currency(path, imp.bidfloorcur)
     if not imp.HasField("pmp"):
         return Imp(imp.id, imp.tagid, media, floor, currency, False, _NO_DEALS)
     pmp = imp.pmp
     if len(pmp.deals) > limits.deals_per_imp:
-        raise InvalidRequest(f"imp[{row}].pmp.deals", f"expected at most {limits.deals_per_imp}, were {len(pmp.deals)}")
+        raise InvalidRequest(f"{path}.pmp.deals", f"expected at most {limits.deals_per_imp}, were {len(pmp.deals)}")
     deals: dict[str, Deal] = {}
     for place, deal in enumerate(pmp.deals):
         # The first of two deals with one id is the one that bids answer to.
-        noun = _deal(f"imp[{row}].pmp.deals[{place}]", deal)
+        noun = _deal(f"{path}.pmp.deals[{place}]", deal)
         deals.setdefault(noun.id, noun)
     return Imp(imp.id, imp.tagid, media, floor, currency, pmp.private_auction, deals)
 
@@ -107,12 +109,12 @@ def _deal(path: str, deal: RequestMessage.Deal) -> Deal:
     if deal.at not in (0, 1, 2, 3):
         raise InvalidRequest(f"{path}.at", f"expected 0 to 3, was {deal.at}")
     if deal.HasField("mincpmpersec"):
-        _floor(f"{path}.mincpmpersec", deal.mincpmpersec)
+        _floor(path, "mincpmpersec", deal.mincpmpersec)
     _durfloors(path, deal.durfloors)
     return Deal(
         deal.id,
-        _floor(f"{path}.bidfloor", deal.bidfloor) if deal.HasField("bidfloor") else None,
-        _currency(f"{path}.bidfloorcur", deal.bidfloorcur),
+        _floor(path, "bidfloor", deal.bidfloor) if deal.HasField("bidfloor") else None,
+        _currency(path, deal.bidfloorcur),
         deal.at,
         frozenset(deal.wseat),
     )
@@ -123,59 +125,69 @@ def _timed(path: str, media: RequestMessage.Video | RequestMessage.Audio) -> Non
         given = "minduration" if media.HasField("minduration") else "maxduration"
         raise InvalidRequest(f"{path}.rqddurs", f"expected without {given}")
     if media.HasField("mincpmpersec"):
-        _floor(f"{path}.mincpmpersec", media.mincpmpersec)
+        _floor(path, "mincpmpersec", media.mincpmpersec)
     _durfloors(path, media.durfloors)
 
 
 def _durfloors(path: str, durfloors: Iterable[RequestMessage.DurFloors]) -> None:
     for place, entry in enumerate(durfloors):
-        _floor(f"{path}.durfloors[{place}].bidfloor", entry.bidfloor)
+        _floor(f"{path}.durfloors[{place}]", "bidfloor", entry.bidfloor)
 
 
-def _floor(path: str, amount: float) -> CpmMicros:
+def _floor(path: str, member: str, amount: float) -> CpmMicros:
     if amount == 0:
         return CpmMicros(0)
     if not isfinite(amount):
-        raise InvalidRequest(path, f"expected a number, was {sent_text(amount)}")
+        raise InvalidRequest(f"{path}.{member}", f"expected a number, was {sent_text(amount)}")
     if amount < 0:
-        raise InvalidRequest(path, f"expected >= 0, was {sent_text(amount)}")
-    if above_limit(amount):
-        raise InvalidRequest(path, f"expected at most 1000000000, was {sent_text(amount)}")
-    return floor_micros(amount)
+        raise InvalidRequest(f"{path}.{member}", f"expected >= 0, was {sent_text(amount)}")
+    floor = floor_micros(amount)
+    if floor is None:
+        raise InvalidRequest(f"{path}.{member}", f"expected at most 1000000000, was {sent_text(amount)}")
+    return floor
 
 
 def _currency(path: str, code: str) -> str:
     if code not in ISO_4217:
-        raise InvalidRequest(path, f'expected an ISO 4217 code, was "{code[:16]}"')
+        raise InvalidRequest(f"{path}.bidfloorcur", f'expected an ISO 4217 code, was "{code[:16]}"')
     return code
+
+
+# A floor as a bidder is told it: the double and its currency.
+Told = tuple[float, str]
 
 
 def view(
     message: RequestMessage,
     imps: Sequence[int],
     tmax_ms: int,
-    floors: Mapping[int, float],
-    deals: Mapping[tuple[int, int], float],
-) -> bytes:
-    """Write what a bidder is sent: the impressions it is asked for, its own tmax, the floors it will be held to.
+    floors: Mapping[int, Told],
+    deals: Mapping[tuple[int, int], Told],
+) -> RequestMessage:
+    """Make what a bidder is told: the impressions it is asked for, its own tmax, the floors it will be held to.
 
-    `floors` gives the told floor of an impression's row, `deals` that of (row, place of the deal), each in the currency
-    that the object already names. Members without a field of the contract are left out.
+    `floors` has the rows of impressions whose floor is told otherwise than `message` has it, `deals` likewise by row
+    and place of the deal.
     """
     told = RequestMessage()
     told.CopyFrom(message)
     told.tmax = tmax_ms
-    for row, amount in floors.items():
-        told.imp[row].bidfloor = amount
-    for (row, place), amount in deals.items():
-        told.imp[row].pmp.deals[place].bidfloor = amount
+    for row, (amount, currency) in floors.items():
+        imp = told.imp[row]
+        imp.bidfloor, imp.bidfloorcur = amount, currency
+    for (row, place), (amount, currency) in deals.items():
+        deal = told.imp[row].pmp.deals[place]
+        deal.bidfloor, deal.bidfloorcur = amount, currency
     if len(imps) < len(told.imp):
-        kept = [message_imp for row, message_imp in enumerate(told.imp) if row in imps]
-        asked = RequestMessage()
-        asked.imp.extend(kept)
-        told.ClearField("imp")
-        told.imp.extend(asked.imp)
-    return strip_rest(told.SerializeToString())
+        asked = [told.imp[row] for row in imps]
+        del told.imp[:]
+        told.imp.extend(asked)
+    return told
+
+
+def view_bytes(view: RequestMessage) -> bytes:
+    """Write a view as a message. What JSON held beyond the fields is left out: no allow-list could name it."""
+    return strip_rest(view.SerializeToString())
 
 
 def scale_floors(body: bytes, scale: Fraction) -> bytes:
@@ -194,16 +206,20 @@ def decode_reply(body: bytes, bids_max: int) -> Answer:
         message.ParseFromString(body)
     except DecodeError as error:
         raise InvalidReply("expected a BidResponse message") from error
-    nbr = message.nbr if message.HasField("nbr") else None
-    bids = [
+    # Absent is USD; the canonical message declares no default.
+    currency = message.cur or "USD"
+    if message.HasField("nbr"):
+        return Answer(message.id, currency, message.nbr, ())
+    offered = (
         Bid(bid.id, bid.impid, bid.price if bid.HasField("price") else None, bid.dealid, seatbid.seat, bid)
         for seatbid in message.seatbid
         for bid in seatbid.bid
-    ]
-    if len(bids) > bids_max and nbr is None:
-        raise InvalidReply(f"expected at most {bids_max} bids, were {len(bids)}")
-    # Absent is USD; the canonical message declares no default.
-    return Answer(message.id, message.cur or "USD", nbr, tuple(bids))
+    )
+    # A reply has room for thousands more, at two bytes each; nobody looks at those.
+    bids = tuple(islice(offered, bids_max + 1))
+    if len(bids) > bids_max:
+        raise InvalidReply(f"expected at most {bids_max} bids")
+    return Answer(message.id, currency, None, bids)
 
 
 class Sale(msgspec.Struct, frozen=True, gc=False):
