@@ -26,7 +26,7 @@ from typing import Any, Final
 import msgspec
 
 from auction import __version__
-from auction.config import Bidder, Config, ConfigFaults, load, what_needs_restart
+from auction.config import FILE_BYTES_MAX, Bidder, Config, ConfigFaults, load, what_needs_restart
 from auction.core.auction import compile_rules
 from auction.core.kernels import warm_up
 from auction.core.record import encode_rules
@@ -46,8 +46,6 @@ from auction.v1 import exchange_pb2
 
 # Half a second, and twice the same: a change is in force within about a second, and a reading costs 20 us.
 WATCH_S: Final = 0.5
-# A larger file is no configuration.
-WATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 
 _log = logging.getLogger("auction.server")
 
@@ -339,7 +337,7 @@ class Server:
             return None
         try:
             with self._path.open("rb") as file:
-                return file.read(WATCH_BYTES_MAX)
+                return file.read(FILE_BYTES_MAX + 1)
         except OSError:
             return None  # Being swapped, or gone; the reload says so if it lasts.
 
@@ -380,12 +378,8 @@ def _way(bidder: Bidder, config: Config, clock: SystemClock) -> _Way:
 
 def refusals(before: Config, after: Config) -> tuple[str, ...]:
     """Name what a reload cannot change, one line each."""
-    limits = [f"limits.{name}" for name in LISTENING if getattr(before.limits, name) != getattr(after.limits, name)]
-    return tuple(f"{path}: a change needs a restart" for path in (*what_needs_restart(before, after), *limits))
+    return tuple(f"{path}: a change needs a restart" for path in what_needs_restart(before, after))
 
-
-# Limits that the open ports were made of; the configuration knows of the sections that it only reads at the start.
-LISTENING: Final = ("request_bytes", "inflation_ratio")
 
 # The part of server.drain_s that is kept for the log: calls that hang must not cost the records of those that did not.
 LOG_SHARE: Final = 0.25

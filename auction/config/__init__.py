@@ -22,6 +22,7 @@ from auction.config.sources import FILE_BYTES_MAX, Values, read_environment, rea
 from auction.model.rules import Rules
 
 __all__ = [
+    "FILE_BYTES_MAX",
     "Bidder",
     "Config",
     "ConfigFaults",
@@ -41,6 +42,8 @@ __all__ = [
 
 # Sections that are read once, when the process starts: sockets are bound to them and a directory is locked.
 _FIXED = ("server", "log")
+# And limits that the open ports were made of.
+_FIXED_LIMITS = {"request_bytes", "inflation_ratio"}
 # What a case may say of the rules, in the words of the configuration; rates of `fx` stand directly under it.
 _OF_A_CASE = ("exchange", "bidders", "limits")
 
@@ -96,7 +99,8 @@ def environment() -> Mapping[str, str]:
 
 def what_needs_restart(old: Config, new: Config) -> list[str]:
     """Name the settings that differ and are read only when a process starts."""
-    before, after = (dict(_leaves(config.model_dump(mode="json", include=set(_FIXED)), ())) for config in (old, new))
+    fixed: Any = {**dict.fromkeys(_FIXED, True), "limits": _FIXED_LIMITS}
+    before, after = (dict(_leaves(config.model_dump(mode="json", include=fixed), ())) for config in (old, new))
     return [dotted(path) for path in before if before[path] != after[path]]
 
 

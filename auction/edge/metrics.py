@@ -59,8 +59,6 @@ OVERRUN_BUCKETS_MS: Final = (0.1, 0.2, 0.5, 1, 2, 3, 4, 5, 7, 10, 20, 50, 100)
 OUTCOMES: Final = ("sold", "unsold", "refused", "overload", "cancelled", "error")
 REPLIES: Final = ("bid", "no_bid", "timed_out", "unreachable", "invalid")
 
-Outcome = Literal["sold", "unsold", "refused", "overload", "cancelled", "error"]
-
 
 class Metric(msgspec.Struct, frozen=True):
     """A row of the table; `buckets_ms` belong to histograms, whose values are exposed in seconds."""

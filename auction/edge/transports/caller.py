@@ -15,6 +15,7 @@ import msgspec
 from grpc import aio
 
 from auction.edge.transports import Outgoing, Status
+from auction.edge.transports.http import TIMEOUT_HEADER
 
 METHOD = "/auction.v1.Exchange/Auction"
 PATH = "/openrtb2/auction"
@@ -120,7 +121,7 @@ class HttpCaller:
 
     async def call(self, body: bytes, timeout_s: float) -> Outgoing:
         assert self._session is not None
-        headers = {"x-auction-timeout-ms": str(int(timeout_s * 1000))}
+        headers = {TIMEOUT_HEADER: str(int(timeout_s * 1000))}
         try:
             async with (
                 asyncio.timeout(timeout_s),
@@ -143,7 +144,6 @@ class HttpCaller:
 _FROM_HTTP = {
     400: Status.INVALID_ARGUMENT,
     404: Status.NOT_FOUND,
-    409: Status.ALREADY_EXISTS,
     413: Status.RESOURCE_EXHAUSTED,
     503: Status.RESOURCE_EXHAUSTED,
     504: Status.DEADLINE_EXCEEDED,

@@ -249,7 +249,7 @@ class GrpcServer:
     def _serve(self, method: str) -> Callable[[bytes, aio.ServicerContext[bytes, bytes]], Any]:
         async def serve(body: bytes, context: aio.ServicerContext[bytes, bytes]) -> bytes:
             if len(body) > self._request_bytes:
-                message = f"expected at most {self._request_bytes} bytes, was {len(body)}"
+                message = f"expected at most {self._request_bytes} bytes, were {len(body)}"
                 outgoing = Outgoing(status=Status.INVALID_ARGUMENT, message=message)
             else:
                 remaining = context.time_remaining()
