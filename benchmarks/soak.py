@@ -1,6 +1,6 @@
 # `make soak`: ten thousand auctions against six bidders that fail in every way we know, and what must hold even so.
 #
-#   python -m benchmarks.soak [--auctions 10000] [--rate 100] [--dry-run]
+#   python -m benchmarks.soak [--auctions 10000] [--rate 100] [--reply-reserve-ms N] [--dry-run]
 #
 # Two of the six are sound; the others are late, hang, refuse, cut connections, stop in the middle of an answer, send
 # four megabytes or random bytes, and go away and come back. Two sit behind a relay that breaks TCP connections while
@@ -79,6 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description="Auctions with misbehaving bidders.")
     parser.add_argument("--auctions", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=100.0, help="a second; each begins when it is due")
+    parser.add_argument("--reply-reserve-ms", type=int, help="another exchange.reply_reserve_ms than the default")
     parser.add_argument("--dry-run", action="store_true", help="leave benchmarks/results.json as it is")
     args = parser.parse_args()
     console = Console(highlight=False)
@@ -86,7 +87,7 @@ def main() -> int:
     gc.freeze()
     with asyncio.Runner(loop_factory=new_loop) as runner:
         try:
-            soaked = runner.run(soak(args.auctions, args.rate, console))
+            soaked = runner.run(soak(args.auctions, args.rate, args.reply_reserve_ms, console))
         except Broken as broken:
             console.print(f"[red]{broken}[/]")
             return 64
@@ -204,7 +205,7 @@ class Soaked(msgspec.Struct):
         return [results.row(name, unit, [value], COMMAND) for name, unit, value in numbers]
 
 
-async def soak(auctions: int, rate: float, console: Console) -> Soaked:
+async def soak(auctions: int, rate: float, reserve_ms: int | None, console: Console) -> Soaked:
     """Run the auctions and look at what is left. Raises Broken if the scene does not hold."""
     clock = SystemClock()
     soaked = Soaked(auctions, Measured())
@@ -218,7 +219,10 @@ async def soak(auctions: int, rate: float, console: Console) -> Soaked:
         return instead
 
     with tempfile.TemporaryDirectory(prefix="auction-soak-") as directory:
-        scene = Scene(Path(directory), SIX, {"log": {"segment_bytes": 1024 * 1024}}, between)
+        config: dict[str, dict[str, Any]] = {"log": {"segment_bytes": 1024 * 1024}}
+        if reserve_ms is not None:
+            config["exchange"] = {"reply_reserve_ms": reserve_ms}
+        scene = Scene(Path(directory), SIX, config, between)
         told = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, told.set)
