@@ -63,10 +63,6 @@ SIX = (
     Player("dsp-e", "http", "value-noise", "everything", {"faults": EVERYTHING}),
     Player("dsp-f", "http", "value-noise", "cut, away", {"faults": {"late": 0.05}}, up_s=5.0, down_s=1.5),
 )
-# Small segments, so that the log rotates. The reserve is set from this very measurement: with the default of 5 ms,
-# 142 of 10 000 answers came after their tmax, at p99.9 by 9 ms, on two cores that eleven processes share. Of it counts
-# at most a tenth of the tmax.
-SETTINGS = {"log": {"segment_bytes": 1024 * 1024}, "exchange": {"reply_reserve_ms": 20}}
 # Whose connections break on the way.
 RELAYED = frozenset({"dsp-b", "dsp-f"})
 
