@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json as stdlib_json
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -23,9 +25,14 @@ from auction.model.errors import InvalidReply, InvalidRequest
 from auction.model.reply import Reply, ReplyStatus
 from auction.model.rules import Rules
 
-_MEMBERS = ("request", "exchange", "floors", "bidders", "limits", "fx", "received", "replies", "expect")
+_SETTINGS = ("exchange", "bidders", "limits", "fx")
+_MEMBERS = ("request", *_SETTINGS, "floors", "received", "replies", "expect")
+_STATUSES = tuple(ReplyStatus.__members__)
 
-
+# Twice what any exchange can be told to accept in a request, and a fraction of what the interpreter can walk.
+LEVELS_MAX = 200
+# A day: longer than anybody waited. It is only reported.
+LATENCY_MS_MAX = 86_400_000
 # The year 9999, where ISO 8601 as Python reads it ends.
 _RECEIVED_MAX = 253_402_300_799_999_999
 
@@ -58,7 +65,9 @@ def read(text: bytes) -> dict[str, Any]:
     """Read the JSON of a case file; NoCase if it is none."""
     try:
         value = stdlib_json.loads(text)
-    except (UnicodeDecodeError, ValueError) as error:
+    except RecursionError as error:
+        raise NoCase(f"nested deeper than {LEVELS_MAX} levels") from error
+    except ValueError as error:
         raise NoCase(f"not JSON: {error}") from error
     if not isinstance(value, dict):
         raise NoCase("expected an object with request and replies")
@@ -67,35 +76,64 @@ def read(text: bytes) -> dict[str, Any]:
 
 def case_of(value: Mapping[str, Any]) -> Case:
     """Give the nouns of a case; NoCase names every fault. What is wrong in the request, the auction says."""
-    faults = [f"{name}: unknown member" for name in value if name not in _MEMBERS]
-    request, replies = value.get("request"), value.get("replies", [])
-    if not isinstance(request, dict):
-        faults.append("request: expected an OpenRTB request")
-    if not isinstance(replies, list):
-        faults.append("replies: expected a list")
-        replies = []
-    for place, reply in enumerate(replies):
-        if not isinstance(reply, dict) or not isinstance(reply.get("bidder"), str):
-            faults.append(f"replies[{place}].bidder: expected a name")
-        elif reply.get("status", "BID") not in ReplyStatus.__members__:
-            faults.append(f"replies[{place}].status: expected one of {', '.join(ReplyStatus.__members__)}")
-    if not faults and len({reply["bidder"] for reply in replies}) < len(replies):
-        faults.append("replies: expected one for each bidder")
+    if json.deeper(dict(value), LEVELS_MAX):
+        raise NoCase(f"nested deeper than {LEVELS_MAX} levels")
+    faults = list(_faults(value))
     if faults:
         raise NoCase(*faults)
+    request, replies = value["request"], value.get("replies", [])
+    settings = exact({name: value[name] for name in _SETTINGS if name in value})
     try:
-        rules = rules_of_case(exact(value), [reply["bidder"] for reply in replies])
+        rules = rules_of_case(settings, [reply["bidder"] for reply in replies])
     except ConfigFaults as error:
         raise NoCase(*str(error).splitlines()) from error
-    assert isinstance(request, dict)
+    except UnicodeEncodeError as error:
+        raise NoCase("settings: expected characters, was half of a surrogate pair") from error
     name = request.get("id")
     arrival = Arrival(
         id=str(name) if isinstance(name, str | int) else "",
         received_us=_received_us(value.get("received")),
         encoding=Encoding.JSON,
-        body=stdlib_json.dumps(request, ensure_ascii=False, allow_nan=True).encode("utf-8", "surrogatepass"),
+        body=_body(request),
     )
     return Case(arrival, rules, {reply["bidder"]: _reply(reply, rules) for reply in replies})
+
+
+def _faults(value: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"{name}: unknown member" for name in value if name not in _MEMBERS)
+    if not isinstance(value.get("request"), dict):
+        yield "request: expected an OpenRTB request"
+    if value.get("floors"):
+        yield "floors: expected none, there are no rules for floors yet"
+    replies = value.get("replies", [])
+    if not isinstance(replies, list):
+        yield "replies: expected a list"
+        return
+    bidders = set()
+    for place, reply in enumerate(replies):
+        path = f"replies[{place}]"
+        if not isinstance(reply, dict) or not isinstance(reply.get("bidder"), str):
+            yield f"{path}.bidder: expected a name"
+            continue
+        if reply["bidder"] in bidders:
+            yield f"{path}.bidder: expected one reply for each bidder"
+        bidders.add(reply["bidder"])
+        if reply.get("status", "BID") not in _STATUSES:
+            yield f"{path}.status: expected one of {', '.join(_STATUSES)}"
+        latency = reply.get("latency_ms")
+        if latency is not None and not (type(latency) in (int, float) and 0 <= latency <= LATENCY_MS_MAX):
+            yield f"{path}.latency_ms: expected milliseconds, was {latency!r}"
+
+
+# INFINITY where json.dumps writes it, not where a string does.
+_INFINITY = re.compile(r'"(?:[^"\\]|\\.)*"|Infinity')
+
+
+def _body(request: Mapping[str, Any]) -> bytes:
+    """Write the request as it may have arrived: infinity, as Python reads a number beyond a double, is one again."""
+    body = stdlib_json.dumps(request, ensure_ascii=False, separators=(",", ":"))
+    body = _INFINITY.sub(lambda found: "1e999" if found[0] == "Infinity" else found[0], body)
+    return body.encode("utf-8", "surrogatepass")
 
 
 def decided(case: Case) -> Decided:
@@ -146,8 +184,7 @@ def _answer(invitation: Invitation, replies: Mapping[str, Reply]) -> Reply:
 
 def _reply(reply: Mapping[str, Any], rules: Rules) -> Reply:
     name, status = reply["bidder"], ReplyStatus[reply.get("status", "BID")]
-    latency = reply.get("latency_ms", 0)
-    latency_us = int(latency * 1000) if isinstance(latency, int | float) and not isinstance(latency, bool) else 0
+    latency_us = int((reply.get("latency_ms") or 0) * 1000)
     body = reply.get("body")
     if status is not ReplyStatus.BID or body is None:
         return Reply(name, status, b"", latency_us)
@@ -174,10 +211,21 @@ def _seat_with_prices(seatbid: Any) -> Any:
     return {**seatbid, "bid": [_priced(bid) for bid in bids]}
 
 
+# JSON's numbers, and the words for what it has no number for.
+_PRICE = re.compile(r"-?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|Infinity)|NaN")
+
+
 def _priced(bid: Any) -> Any:
-    if not isinstance(bid, dict) or not isinstance(bid.get("price"), str):
-        return bid
+    price = bid.get("price") if isinstance(bid, dict) else None
+    if isinstance(price, str) and _PRICE.fullmatch(price):
+        return {**bid, "price": float(price)}
+    if type(price) is int:
+        return {**bid, "price": _nearest(price)}
+    return bid
+
+
+def _nearest(number: int) -> float:
     try:
-        return {**bid, "price": float(bid["price"])}
-    except ValueError:
-        return bid
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from auction.__main__ import main
+from auction.case import decide
 from auction.edge.eventlog import AUCTION, EventLog
 from tests.test_replay import held
 
@@ -77,6 +79,29 @@ def test_words_from_outside_are_shown_as_they_are(tmp_path: Path, capsys: pytest
     assert "\x1b[2J" not in out
 
 
+@pytest.mark.parametrize(
+    ("price", "told"),
+    [
+        ("1e400", "Infinity"),
+        ("-Infinity", "-Infinity"),
+        ("-0.0", "-0.0"),
+        (10**400, "Infinity"),
+        (2**53 + 1, "9007199254740992"),
+    ],
+)
+def test_a_price_is_read_as_the_nearest_double(price: Any, told: str) -> None:
+    bid = {"id": "a", "impid": "1", "price": price}
+    reply = {"bidder": "dsp-a", "body": {"id": "r1", "seatbid": [{"bid": [bid]}]}}
+    (imp,) = decide({**CASE, "replies": [reply]})["imp"]
+    assert [("a", told, 3)] == [(bid["id"], bid["price"], bid["loss_reason"]) for bid in imp["bids"]]
+
+
+def test_a_floor_beyond_a_double_is_refused_where_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = json.dumps(CASE).replace("0.85", '1e999, "tagid": "Infinity \\" Infinity"')
+    assert 0 == explained(tmp_path, case, "--json")
+    assert "imp[0].bidfloor" == json.loads(capsys.readouterr().out)["error"]["path"]
+
+
 def test_a_refused_request_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case = {**CASE, "request": {"id": "r1", "imp": [{"id": "1", "banner": {}, "bidfloor": -0.5}]}}
     assert 0 == explained(tmp_path, case, "--json")
@@ -94,6 +119,14 @@ def test_a_refused_request_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFi
         ({**CASE, "replies": [{"bidder": "a", "status": "LATE"}]}, "replies[0].status: expected one of"),
         ({**CASE, "replies": [{"status": "BID"}]}, "replies[0].bidder: expected a name"),
         ({**CASE, "exchange": {"incremet": "1"}}, "exchange.incremet"),
+        ({**CASE, "floors": [{"value": "1"}]}, "floors: expected none"),
+        ({**CASE, "replies": [{"bidder": "a"}, {"bidder": "a"}]}, "replies[1].bidder: expected one reply for each"),
+        ({**CASE, "replies": [{"bidder": "a", "status": []}]}, "replies[0].status: expected one of"),
+        ({**CASE, "replies": [{"bidder": "a", "latency_ms": math.inf}]}, "replies[0].latency_ms: expected"),
+        ('{"request": ' + "[" * 100_000, "nested deeper than 200 levels"),
+        ('{"request": {"ext": ' + "[" * 300 + "]" * 300 + "}}", "nested deeper than 200 levels"),
+        ({**CASE, "fx": {"JPY": "\ud800"}}, "settings: expected characters"),
+        ({**CASE, "\x1b[2J": 1}, "\\u001b[2J: unknown member"),
     ],
 )
 def test_a_file_that_is_no_case_is_told_what_is_wrong(

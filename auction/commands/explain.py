@@ -166,7 +166,12 @@ def _table(*columns: str, numbers: Sequence[int] = ()) -> Table:
 
 def _plain(words: str) -> Text:
     """Show words from outside as they are: no markup of ours in them, and nothing that moves a terminal's cursor."""
-    return Text("".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in words))
+    return Text(legible(words))
+
+
+def legible(words: str) -> str:
+    """Write out what a terminal would obey rather than show."""
+    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in words)
 
 
 def _words(names: Any, number: int) -> str:
@@ -182,5 +187,5 @@ def _report(fault: eventlog.Fault) -> None:
 
 def _fail(code: int, *lines: str) -> int:
     for line in lines:
-        print(line, file=sys.stderr)
+        print(legible(line), file=sys.stderr)
     return code

@@ -208,7 +208,7 @@ class _Reading:
 
     def measure(self, value: object, levels: int) -> None:
         """Refuse a value that has more levels of objects and lists than allowed."""
-        if _deeper(value, levels):
+        if deeper(value, levels):
             self.refuse_whole(f"nested deeper than {self.depth} levels")
 
     def json(self, where: _Where, value: object) -> bytes:
@@ -506,7 +506,7 @@ def _repaired(value: Any, field: Field, where: _Where, reading: _Reading) -> tup
 def _value(value: Any) -> bytes | None:
     """Serialise any JSON value as a google.protobuf.Value; None if a Value cannot hold it."""
     message = Value()
-    if _deeper(value, VALUE_LEVELS_MAX) or not _fill(message, value):
+    if deeper(value, VALUE_LEVELS_MAX) or not _fill(message, value):
         return None
     return message.SerializeToString(deterministic=True)
 
@@ -539,12 +539,12 @@ def _map(value: Any) -> dict[str, Any] | None:
     return None
 
 
-def _deeper(value: object, levels: int) -> bool:
+def deeper(value: object, levels: int) -> bool:
     """Say whether a value has more levels of objects and lists than this; looks no deeper than that."""
     if isinstance(value, dict):
-        return levels < 1 or any(_deeper(member, levels - 1) for member in value.values())
+        return levels < 1 or any(deeper(member, levels - 1) for member in value.values())
     if isinstance(value, list):
-        return levels < 1 or any(_deeper(element, levels - 1) for element in value)
+        return levels < 1 or any(deeper(element, levels - 1) for element in value)
     return False
 
 
@@ -678,7 +678,7 @@ def _rest(carried: bytes) -> dict[str, Any]:
         value = msgspec.json.decode(carried)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return {}
-    return value if isinstance(value, dict) and not _deeper(value, REST_LEVELS_MAX) else {}
+    return value if isinstance(value, dict) and not deeper(value, REST_LEVELS_MAX) else {}
 
 
 def _put_back(told: dict[str, Any], rest: dict[str, Any], shape: Shape) -> None:
