@@ -62,39 +62,57 @@ def auctions(frames: Iterable[Frame]) -> Iterator[Logged]:
             if len(known) >= RULES_KEPT:
                 known.pop(next(iter(known)))
             written = record.decode_rules(frame.rules)
-            known[frame.rules] = (written, None if written.rules is None else compile_rules(written.rules))
+            known[frame.rules] = (written, _compiled(written))
         written, compiled = known[frame.rules]
         if written.digest != recorded.rules_digest:
             raise record.Unreadable(f"auction {recorded.arrival.id} names other rules than its frame")
         yield Logged(recorded, compiled, written.software, frame.sequence)
 
 
+def _compiled(written: RecordedRules) -> CompiledRules | None:
+    """Compile rules as written; None where this software cannot, as when another knew more currencies."""
+    try:
+        return None if written.rules is None else compile_rules(written.rules)
+    except ValueError:
+        return None
+
+
 def again(recorded: RecordedAuction, rules: CompiledRules) -> AuctionResult:
-    """Run a logged auction once more; InvalidRequest if `rules` refuse it, as its own cannot."""
+    """Run a logged auction once more, by its own rules.
+
+    InvalidRequest if they refuse it, Unreadable if they ask others than those who answered; neither can be, unless
+    other software wrote the record.
+    """
     auction = open_auction(recorded.arrival, rules)
+    asked, answered = ([row.bidder for row in rows] for rows in (auction.invitations, recorded.replies))
+    if asked != answered:
+        raise record.Unreadable(f"answers of {', '.join(answered)} where {', '.join(asked)} would be asked")
     return close_auction(auction, recorded.replies)
 
 
 def difference(logged: Logged) -> Difference | None:
     """Run a logged auction as it was; None where the result is the same bytes."""
     recorded = logged.recorded
-    where = (recorded.arrival.id, logged.sequence)
+
+    def differs(field: str, before: str, after: str) -> Difference:
+        return Difference(recorded.arrival.id, logged.sequence, field, before, after, logged.software)
+
     if logged.rules is None:
-        return Difference(*where, "rules", logged.software, "not readable by this software", logged.software)
+        return differs("rules", logged.software or "lost", "not readable by this software")
     try:
         result = again(recorded, logged.rules)
+        encoded = record.encode_result(result)
+        if encoded == recorded.result:
+            return None
+        before, after = fields(record.decode_result(recorded.result)), fields(result)
     except InvalidRequest as refusal:
-        return Difference(*where, "request", "accepted", f"refused: {refusal}", logged.software)
-    if record.encode_result(result) == recorded.result:
-        return None
-    before = fields(record.decode_result(recorded.result))
-    after = fields(result)
+        return differs("request", "accepted", f"refused: {refusal}")
+    except record.Unreadable as error:
+        return differs("record", "written", str(error))
     for field in before | after:
         if before.get(field) != after.get(field):
-            return Difference(*where, field, before.get(field, "-"), after.get(field, "-"), logged.software)
-    return Difference(
-        *where, "bytes", recorded.result.hex()[:64], record.encode_result(result).hex()[:64], logged.software
-    )
+            return differs(field, before.get(field, "-"), after.get(field, "-"))
+    return differs("bytes", recorded.result.hex()[:64], encoded.hex()[:64])
 
 
 def fields(result: AuctionResult) -> dict[str, str]:
@@ -150,7 +168,10 @@ ASSUMPTIONS = (
 
 
 def counterfactual(log: Iterable[Logged], change: Change) -> Counterfactual:
-    """Run a log again under changed rules and add up both; a request that the new rules refuse sells nothing."""
+    """Run a log again under changed rules and add up both; a request that the new rules refuse sells nothing.
+
+    What this software cannot read as it was, be it rules, request or result, is counted and left out.
+    """
     sums = Counterfactual()
     changed: dict[bytes, CompiledRules] = {}
     for logged in log:
@@ -164,8 +185,12 @@ def counterfactual(log: Iterable[Logged], change: Change) -> Counterfactual:
             changed[recorded.rules_digest] = compile_rules(change.rules(logged.rules.rules))
         rules = changed[recorded.rules_digest]
         before_currency = logged.rules.rules.exchange.currency
-        before = record.decode_result(recorded.result)
-        then = open_auction(recorded.arrival, logged.rules)
+        try:
+            before = record.decode_result(recorded.result)
+            then = open_auction(recorded.arrival, logged.rules)
+        except (record.Unreadable, InvalidRequest):
+            sums.unreadable += 1
+            continue
         sums.auctions += 1
         sums.imps += len(then.request.imps)
         after: tuple[Outcome, ...] = ()

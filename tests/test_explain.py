@@ -12,7 +12,11 @@ import pytest
 
 from auction.__main__ import main
 from auction.case import decide
+from auction.core.auction import close_auction, compile_rules, open_auction
+from auction.core.record import encode_auction, encode_rules
 from auction.edge.eventlog import AUCTION, EventLog
+from auction.model.auction import Arrival, Encoding
+from auction.model.rules import SOFTWARE, Rules
 from tests.test_replay import held
 
 CASE: dict[str, Any] = {
@@ -152,6 +156,22 @@ def test_an_auction_is_found_by_its_id_and_by_its_requests(tmp_path: Path, capsy
         told.append(json.loads(capsys.readouterr().out))
     assert told[0] == told[1]
     assert request == told[0]["request"]
+
+
+def test_an_auction_is_found_though_its_requests_id_was_escaped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules = Rules()
+    body = b'{"id": "caf\\u00e9\\/1", "imp": [{"id": "1", "banner": {}}]}'
+    auction = open_auction(Arrival("A", 0, Encoding.JSON, body), compile_rules(rules))
+    payload = encode_auction(auction, [], close_auction(auction, []))
+    writer = EventLog(tmp_path, monotonic=time.monotonic, wall_us=lambda: 1)
+    writer.append([(AUCTION, payload, encode_rules(rules, SOFTWARE))])
+    writer.close()
+    assert 0 == main(["explain", "--log", str(tmp_path), "--json", "café/1"])
+    assert "A" == json.loads(capsys.readouterr().out)["id"]
+    assert 1 == main(["explain", "--log", str(tmp_path), "\udcff"])  # an argument that is no UTF-8
+    assert "\\udcff: no auction with this id" in capsys.readouterr().err
 
 
 def test_an_unknown_id_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -176,7 +176,7 @@ def test_no_rate_is_never_one_to_one(source: str, target: str) -> None:
     assert RATES.ratio(source, target) is None
 
 
-@pytest.mark.parametrize("rate", ["0", "-1", "NaN", "Infinity"])
+@pytest.mark.parametrize("rate", ["0", "-1", "NaN", "Infinity", "much"])
 def test_rate_that_is_no_rate_is_refused(rate: str) -> None:
     with pytest.raises(ValueError, match="JPY"):
         Fx(rates={"JPY": rate}).compiled()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -14,7 +14,7 @@ import pytest
 from auction import replay
 from auction.__main__ import main
 from auction.core import record
-from auction.core.auction import close_auction, compile_rules, open_auction
+from auction.core.auction import CompiledRules, close_auction, compile_rules, open_auction
 from auction.core.openrtb import json as codec
 from auction.edge.eventlog import AUCTION, EventLog, read
 from auction.model.auction import Arrival, Auction, Encoding
@@ -23,6 +23,7 @@ from auction.model.fx import Fx
 from auction.model.money import CpmMicros
 from auction.model.reply import Reply, ReplyStatus
 from auction.model.rules import SOFTWARE, BidderRules, ExchangeRules, Rules
+from auction.v1.record_pb2 import AuctionRecord, Result
 from tests.corpus import accepted
 
 RULES = Rules(
@@ -32,7 +33,7 @@ RULES = Rules(
 )
 
 
-def replies(auction: Auction[object]) -> list[Reply]:
+def replies(auction: Auction[CompiledRules]) -> list[Reply]:
     """Two bidders that bid on everything, prices by place so that every auction has its own, and one that is late."""
     given = []
     for row, invitation in enumerate(auction.invitations):
@@ -112,6 +113,70 @@ def test_a_difference_to_other_software_is_a_change_not_a_fault(
     writer.close()
     assert 3 == main(["replay", str(tmp_path)])
     assert "changed since auction/0.0.9" in capsys.readouterr().out
+
+
+def unknown_reason(message: AuctionRecord) -> None:
+    result = Result.FromString(message.result)
+    result.outcome[0].loss_reason = 777
+    message.result = result.SerializeToString()
+
+
+def fewer_asked(message: AuctionRecord) -> None:
+    del message.reply[1:]
+
+
+def refused_here(message: AuctionRecord) -> None:
+    message.arrival.body = b"\x0a\x00"
+
+
+def unknown_currency(message: AuctionRecord) -> None:
+    message.rules_digest = UNKNOWN_CURRENCY.digest()
+
+
+UNKNOWN_CURRENCY = msgspec.structs.replace(RULES, exchange=ExchangeRules(currency="ZZZ"))
+
+
+@pytest.mark.parametrize("otherwise", [unknown_reason, fewer_asked, refused_here, unknown_currency])
+def test_what_other_software_wrote_is_a_change_whatever_it_is(
+    otherwise: Callable[[AuctionRecord], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = AuctionRecord.FromString(next(held())[0])
+    otherwise(message)
+    rules = UNKNOWN_CURRENCY if otherwise is unknown_currency else RULES
+    writer = EventLog(tmp_path, monotonic=time.monotonic, wall_us=lambda: 1)
+    writer.append([(AUCTION, message.SerializeToString(), record.encode_rules(rules, "auction/0.0.9"))])
+    writer.close()
+    assert 3 == main(["replay", str(tmp_path)])
+    assert "changed since auction/0.0.9" in capsys.readouterr().out
+    # Under other rules it is left out, where it cannot be read as it was.
+    left_out = otherwise is not fewer_asked
+    assert left_out == main(["replay", str(tmp_path), "--set", "increment=0.02", "--json"])
+    assert left_out == json.loads(capsys.readouterr().out)["unreadable"]
+    # What was decided then is told all the same, if its words are known.
+    assert (2 if otherwise is unknown_reason else 0) == main(["explain", "--log", str(tmp_path), message.arrival.id])
+
+
+def test_rules_lost_to_damage_are_a_fault_not_a_change(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logged = next(replay.auctions(read([log], print)))
+    found = replay.difference(msgspec.structs.replace(logged, rules=None, software=""))
+    assert found is not None
+    assert ("rules", "lost") == (found.field, found.before)
+
+
+def test_words_from_a_log_do_nothing_to_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compiled = compile_rules(RULES)
+    imp = {"id": "1", "tagid": "[/red]\x1b[2J", "banner": {}}
+    body = json.dumps({"id": "[/x]", "imp": [imp]}).encode()
+    auction = open_auction(Arrival("A", 0, Encoding.JSON, body), compiled)
+    answers = replies(auction)
+    payload = record.encode_auction(auction, answers, close_auction(auction, answers))
+    writer = EventLog(tmp_path, monotonic=time.monotonic, wall_us=lambda: 1)
+    writer.append([(AUCTION, payload, record.encode_rules(RULES, SOFTWARE))])
+    writer.close()
+    assert 0 == main(["replay", str(tmp_path), "--floor-scale", "2"])
+    out = capsys.readouterr().out
+    assert "[/red]\\u001b[2J" in out
+    assert "\x1b[2J" not in out
 
 
 def test_an_empty_log_is_not_called_identical(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,6 +277,8 @@ def test_a_counterfactual_says_what_it_assumes(log: Path, capsys: pytest.Capture
     ("setting", "message"),
     [
         ("incremet=1", "incremet"),
+        ("increment=[", "expected a value as in a configuration file"),
+        ("increment=&a [*a]", "expected a value as in a configuration file"),
         ("increment=-1", "increment"),
         ("increment", "KEY=VALUE"),
         ("server.port=1", "KEY=VALUE"),

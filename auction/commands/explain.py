@@ -5,13 +5,16 @@ examples:
   auction explain case.json --json               the same as data (docs/conformance.md has the shape)
   auction explain --log var/log ID               an auction from a log, by its id or its request's
 
-exit codes: 0 decided or refused, 1 no such auction in the log, 2 a file that is no case or a log that is not there
+exit codes: 0 decided or refused, 1 no such auction in the log, 2 a file that is no case, or a log that is not there or
+holds a record that is none
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +28,7 @@ from auction import case, replay
 from auction.core import explain, record
 from auction.core.auction import open_auction
 from auction.edge import eventlog
+from auction.model.errors import InvalidRequest
 from auction.model.reasons import LossReason, NoBidReason, NonBidStatus
 
 
@@ -39,7 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
         missing = [str(path) for path in arguments.log if not path.exists()]
         if missing:
             return _fail(2, f"{missing[0]}: no such directory or file")
-        answer = from_log(arguments.log, arguments.what)
+        try:
+            answer = from_log(arguments.log, arguments.what)
+        except record.Unreadable as error:
+            return _fail(2, str(error))
         if answer is None:
             return _fail(1, f"{arguments.what}: no auction with this id in {' '.join(map(str, arguments.log))}")
     else:
@@ -59,22 +66,33 @@ def run(arguments: argparse.Namespace) -> int:
 def from_log(paths: Sequence[Path], name: str) -> dict[str, Any] | None:
     """Find an auction by its own id, or else the last one whose request has this id; None: there is none."""
     by_request: replay.Logged | None = None
+    written, escapable = name.encode(errors="replace"), not _UNESCAPED.fullmatch(name)
     for logged in replay.auctions(eventlog.read(paths, _report)):
         if logged.recorded.arrival.id == name:
             return _told(logged)
         # A cheap look before an expensive one: the id stands in the body as it is, in either encoding.
-        if name.encode() in logged.recorded.arrival.body and _told(logged)["request"] == name:
+        body = logged.recorded.arrival.body
+        if (written in body or (escapable and b"\\" in body)) and _told(logged)["request"] == name:
             by_request = logged
     return None if by_request is None else _told(by_request)
+
+
+# Other characters stand in JSON as escapes, if the sender likes.
+_UNESCAPED = re.compile(r"[A-Za-z0-9_.:-]*")
 
 
 def _told(logged: replay.Logged) -> dict[str, Any]:
     recorded = logged.recorded
     result = record.decode_result(recorded.result)
-    if logged.rules is None:
-        imps, request = list(dict.fromkeys(bid.impid for bid in result.outcomes if bid.imp >= 0)), ""
+    noun = None
+    if logged.rules is not None:
+        # Other software may have accepted what this one refuses.
+        with contextlib.suppress(InvalidRequest):
+            noun = open_auction(recorded.arrival, logged.rules).request
+    if noun is None:
+        places = {bid.imp: bid.impid for bid in result.outcomes}
+        imps, request = [places.get(row, "?") for row in range(max(places, default=-1) + 1)], ""
     else:
-        noun = open_auction(recorded.arrival, logged.rules).request
         imps, request = [imp.id for imp in noun.imps], noun.id
     told = explain.told(recorded.arrival.id, imps, result)
     latencies = {reply.bidder: reply.latency_us / 1000 for reply in recorded.replies}

@@ -26,8 +26,11 @@ from typing import Any
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from auction import case, replay
+from auction.commands.explain import legible
+from auction.commands.log.records import plain
 from auction.config import ConfigFaults
 from auction.core.record import Unreadable
 from auction.edge import eventlog
@@ -63,10 +66,11 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             code = _as_it_was(log, arguments.json)
     except Unreadable as error:
-        print(error, file=sys.stderr)
+        print(legible(str(error)), file=sys.stderr)
         return 1
     except (ConfigFaults, ValueError) as error:
-        print(error, file=sys.stderr)
+        for line in str(error).splitlines():
+            print(legible(line), file=sys.stderr)
         return 2
     for fault in faults:
         print(fault, file=sys.stderr)
@@ -84,8 +88,10 @@ def _as_it_was(log: Iterable[replay.Logged], as_json: bool) -> int:
         if found is None:
             identical += 1
             continue
-        differing += found.software == SOFTWARE
-        kept = ours if found.software == SOFTWARE else others
+        # Without a name of the software the rules were lost to damage, which is no change.
+        changed = found.software not in ("", SOFTWARE)
+        differing += not changed
+        kept = others if changed else ours
         if len(kept) < LISTED_MAX:
             kept.append(found)
     if as_json:
@@ -96,10 +102,11 @@ def _as_it_was(log: Iterable[replay.Logged], as_json: bool) -> int:
         print(json.dumps({"auctions": total, "identical": identical, "differences": rows}, indent=2))
     else:
         for found in ours[:1]:
-            print(f"auction {found.id} (record {found.sequence}) differs first in {found.field}:")
-            print(f"  logged    {found.before}\n  replayed  {found.after}")
+            print(legible(f"auction {found.id} (record {found.sequence}) differs first in {found.field}:"))
+            print(legible(f"  logged    {found.before}"), legible(f"  replayed  {found.after}"), sep="\n")
         for found in others:
-            print(f"changed since {found.software}: auction {found.id}: {found.field}: {found.before} -> {found.after}")
+            change = f"{found.field}: {found.before} -> {found.after}"
+            print(legible(f"changed since {found.software}: auction {found.id}: {change}"))
         print(f"{identical} of {total} byte-identical")
     if differing or not total:
         return 1
@@ -114,7 +121,10 @@ def _otherwise(log: Iterable[replay.Logged], arguments: argparse.Namespace) -> i
         section, _, name = key.rpartition(".")
         if not equals or section not in ("", "exchange", "limits"):
             raise ValueError(f"--set {setting}: expected KEY=VALUE, such as increment=0.02 or limits.imps=10")
-        (limits if section == "limits" else exchange)[name] = case.exact(yaml.safe_load(value))
+        try:
+            (limits if section == "limits" else exchange)[name] = case.exact(yaml.safe_load(value))
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ValueError(f"--set {setting}: expected a value as in a configuration file") from error
     change = replay.Change(exchange, limits, frozenset(arguments.drop_bidder), arguments.floor_scale)
     sums = replay.counterfactual(log, change)
     told = {
@@ -164,7 +174,7 @@ def _show(told: dict[str, Any], console: Console) -> None:
         for row in rows[:30]:
             before, after = row["before"], row["after"]
             table.add_row(
-                row["name"] or row["currency"],
+                Text(plain(row["name"] or row["currency"])),
                 str(before["sold"]),
                 str(after["sold"]),
                 before["revenue_cpm"],
@@ -183,7 +193,7 @@ def _show(told: dict[str, Any], console: Console) -> None:
     if told["refused"]:
         console.print(f"{told['refused']} requests are refused under the changed rules")
     if told["unreadable"]:
-        console.print(f"{told['unreadable']} auctions left out: their rules are of other software")
+        console.print(f"{told['unreadable']} auctions left out: this software cannot read them")
     console.print("\nrevenue and price are CPM of the exchange's currency; this assumes:")
     for assumption in told["assumes"]:
         console.print(f"  - {assumption}")

@@ -58,6 +58,8 @@ def compile_rules(rules: Rules) -> CompiledRules:
         raise ValueError(f"bidders: expected distinct names, were {', '.join(names)}")
     order = {name: place for place, name in enumerate(sorted(names, key=str.encode))}
     currency = rules.exchange.currency
+    if currency not in ISO_4217:
+        raise ValueError(f"exchange.currency: expected an ISO 4217 code, was {currency}")
     minor_unit = CpmMicros(MICROS // 10 ** ISO_4217[currency])
     return CompiledRules(
         rules=rules,

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 import msgspec
 
@@ -40,7 +40,10 @@ class Fx(msgspec.Struct, frozen=True):
         """Read the decimals once; ValueError for a rate that is not a positive number."""
         per_usd = {"USD": (1, 1)}
         for code, rate in self.rates.items():
-            exact = Decimal(rate)
+            try:
+                exact = Decimal(rate)
+            except InvalidOperation:
+                exact = Decimal("NaN")
             if not exact.is_finite() or exact <= 0:
                 raise ValueError(f"fx.rates.{code}: expected a number > 0, was {rate}")
             per_usd[code] = exact.as_integer_ratio()
