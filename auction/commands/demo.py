@@ -136,7 +136,6 @@ class Demo:
             if acts.done():
                 code = acts.result()
             else:
-                self._console.print("\nDraining ...", style="dim")
                 code = 0 if self._over else 130
         except Broken as broken:
             self._console.print(Text(f"\n{broken}", style="red"), soft_wrap=True)
@@ -144,6 +143,8 @@ class Demo:
             for task in (acts, waiting):
                 task.cancel()
             await asyncio.gather(acts, waiting, return_exceptions=True)
+            if told.is_set():
+                self._console.print("\nDraining ...", style="dim")
             ended = await self._scene.stop()
         if ended not in (0, None) and code == 0:
             self._console.print(f"[red]the exchange ended with exit code {ended}[/]")
