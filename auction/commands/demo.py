@@ -133,10 +133,8 @@ class Demo:
         code = 1
         try:
             await asyncio.wait({acts, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if acts.done():
-                code = acts.result()
-            else:
-                code = 0 if self._over else 130
+            interrupted = 0 if self._over else 130
+            code = acts.result() if acts.done() else interrupted
         except Broken as broken:
             self._console.print(Text(f"\n{broken}", style="red"), soft_wrap=True)
         finally:
