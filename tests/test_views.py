@@ -78,6 +78,17 @@ def test_nothing_that_has_no_field_reaches_a_bidder(arrival: Encoding, speaks: A
     assert "/home" == views(auction)[0].imp[0].ext.gpid
 
 
+@pytest.mark.parametrize("speaks", ["protobuf", "json"])
+def test_a_field_that_the_contract_does_not_know_reaches_no_bidder(speaks: Any) -> None:
+    # Field 999, a string: somebody's extension of the request, and of its impression.
+    secret = b"\xba\x3e\x06secret"
+    imp = BidRequest.Imp(id="1", banner={}).SerializeToString() + secret
+    body = BidRequest(id="r").SerializeToString() + secret + b"\x12" + bytes([len(imp)]) + imp
+    auction = open_auction(Arrival("A", 0, Encoding.PROTOBUF, body), rules(BidderRules("a", speaks)))
+    assert b"secret" in auction.arrival.body
+    assert b"secret" not in auction.invitations[0].body
+
+
 @pytest.mark.parametrize(("arrival", "speaks"), ROADS)
 def test_least_price_is_told_with_every_floor(arrival: Encoding, speaks: Any) -> None:
     deals = [{"id": "d1", "bidfloor": 0}, {"id": "d2"}, {"id": "d3", "bidfloor": 9, "bidfloorcur": "JPY"}]

@@ -171,6 +171,8 @@ def view(
     """
     told = RequestMessage()
     told.CopyFrom(message)
+    # What has no name in the contract has none in an allow-list; over JSON it would not be told either.
+    told.DiscardUnknownFields()
     told.tmax = tmax_ms
     for row, (amount, currency) in floors.items():
         imp = told.imp[row]
