@@ -252,7 +252,7 @@ class Server(_Section):
         default=7480, ge=0, le=65_535, description="The JSON edge, health and metrics; 0 takes a free port."
     )
     in_flight: int = Field(
-        default=256,
+        default=64,
         ge=1,
         le=IN_FLIGHT_MAX,
         description="Auctions at a time; more are refused at once, with Retry-After.",
