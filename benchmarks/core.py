@@ -46,7 +46,7 @@ def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
     checks = Checks(auction.request, rules.rules.exchange, rules.rates)
     standing: list[Verdict] = []
     for row, (invitation, reply) in enumerate(zip(auction.invitations, replies, strict=True)):
-        answer = protobuf.decode_reply(reply.body, 100)
+        answer = protobuf.decode_reply(reply.body, rules.rules.limits)
         standing += checks.verdicts(row, invitation.imps, answer.currency, answer.bids)
     exchange = rules.rules.exchange
 

@@ -252,7 +252,7 @@ def _read(invitation: Invitation, reply: Reply, request_id: str, rules: Compiled
         if invitation.encoding is Encoding.JSON:
             lenient = rules.rules.exchange.json == "lenient"
             body = json.response_bytes(body, lenient=lenient, depth=limits.depth).message
-        answer = protobuf.decode_reply(body, limits.bids_per_reply)
+        answer = protobuf.decode_reply(body, limits)
     except InvalidReply:
         return NonBidStatus.INVALID_RESPONSE
     if answer.nbr is not None:

@@ -201,8 +201,8 @@ def scale_floors(body: bytes, scale: Fraction) -> bytes:
     return message.SerializeToString()
 
 
-def decode_reply(body: bytes, bids_max: int) -> Answer:
-    """Read a bidder's message; InvalidReply if it is none, or has more bids than are looked at."""
+def decode_reply(body: bytes, limits: Limits) -> Answer:
+    """Read a bidder's message; InvalidReply if it is none, or more than is looked at."""
     message = ResponseMessage()
     try:
         message.ParseFromString(body)
@@ -218,9 +218,15 @@ def decode_reply(body: bytes, bids_max: int) -> Answer:
         for bid in seatbid.bid
     )
     # A reply has room for thousands more, at two bytes each; nobody looks at those.
-    bids = tuple(islice(offered, bids_max + 1))
-    if len(bids) > bids_max:
-        raise InvalidReply(f"expected at most {bids_max} bids")
+    bids = tuple(islice(offered, limits.bids_per_reply + 1))
+    if len(bids) > limits.bids_per_reply:
+        raise InvalidReply(f"expected at most {limits.bids_per_reply} bids")
+    # From here on every bid has its seat and currency beside it. What a reply says once, in 60 000 characters, it would
+    # say a hundred times in the record and the explanation, and it would be hashed as often where bids tie.
+    if len(body) * len(bids) > limits.reply_bytes:
+        unfolded = len(currency) * len(bids) + sum(len(bid.seat) for bid in bids)
+        if unfolded > limits.reply_bytes:
+            raise InvalidReply(f"expected at most {limits.reply_bytes} characters of seats and currency, bid by bid")
     return Answer(message.id, currency, None, bids)
 
 
