@@ -58,3 +58,8 @@ def _instant(record: logging.LogRecord) -> datetime:
 def _way(record: logging.LogRecord) -> str:
     assert record.exc_info is not None
     return "".join(traceback.format_tb(record.exc_info[2]))
+
+
+def legible(words: str) -> str:
+    """Write out what a terminal would obey rather than show: words from outside are for reading."""
+    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in words)

@@ -30,7 +30,9 @@ import grpc
 import msgspec
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from auction.console import legible
 from auction.core.openrtb import json as openrtb_json
 from auction.model.errors import InvalidRequest
 from auction.model.money import text
@@ -121,28 +123,31 @@ def over_http(url: str, body: bytes, *, explain: bool) -> dict[str, Any]:
 def show(response: dict[str, Any], console: Console) -> None:
     """Print a BidResponse for people: what was sold, and where it was asked for, why."""
     sold = [(bid, seat.get("seat", "")) for seat in response.get("seatbid", ()) for bid in seat["bid"]]
-    console.print(f"auction {response.get('bidid', '-')}", highlight=False)
+    console.print(_plain(f"auction {response.get('bidid', '-')}"))
     if sold:
         table = _table("imp", "price", "seat", "bid", "deal", "creative")
         for bid, seat in sold:
             price = f"{bid['price']} {response.get('cur', 'USD')}"
-            table.add_row(bid["impid"], price, seat, bid["id"], bid.get("dealid", ""), bid.get("crid", ""))
+            cells = (bid["impid"], price, seat, bid["id"], bid.get("dealid", ""), bid.get("crid", ""))
+            table.add_row(*map(_plain, cells))
         console.print(table)
     else:
         console.print(f"nothing sold: {_words(NoBidReason, response.get('nbr', 0))}", highlight=False)
     ext = response.get("ext", {})
     for imp in ext.get("auction", {}).get("imp", ()):
-        console.print(f"\nimpression {imp['id']}", highlight=False)
+        console.print()
+        console.print(_plain(f"impression {imp['id']}"))
         console.print(_bids(imp.get("bid", ()), ext["auction"]["currency"]))
     silent = _table("bidder", "imp", "no bid, because")
     for seat in ext.get("seatnonbid", ()):
         for non_bid in seat["nonbid"]:
-            silent.add_row(seat["seat"], non_bid["impid"], _words(NonBidStatus, non_bid["statuscode"]))
+            silence = (seat["seat"], non_bid["impid"], _words(NonBidStatus, non_bid["statuscode"]))
+            silent.add_row(*map(_plain, silence))
     if silent.row_count:
         console.print()
         console.print(silent)
     for warning in ext.get("auction", {}).get("warning", ()):
-        console.print(f"warning: {warning['path']}: {warning['text']}", highlight=False, markup=False)
+        console.print(_plain(f"warning: {warning['path']}: {warning['text']}"))
 
 
 def _bids(bids: list[dict[str, Any]], currency: str) -> Table:
@@ -152,7 +157,7 @@ def _bids(bids: list[dict[str, Any]], currency: str) -> Table:
         outcome = _words(LossReason, bid["loss_reason"])
         if "clearing_price_cpm_micros" in bid:
             outcome = f"won at {text(bid['clearing_price_cpm_micros'])}, set by {bid['price_setter']}"
-        table.add_row(
+        cells = (
             bid["bidder"],
             bid.get("seat", ""),
             bid["id"],
@@ -161,7 +166,13 @@ def _bids(bids: list[dict[str, Any]], currency: str) -> Table:
             outcome,
             _amount(bid.get("min_to_win_cpm_micros")),
         )
+        table.add_row(*map(_plain, cells))
     return table
+
+
+def _plain(words: str) -> Text:
+    """Show words from outside as they are: no markup of ours in them, and nothing that moves a terminal's cursor."""
+    return Text(legible(words))
 
 
 def _amount(micros: int | None) -> str:

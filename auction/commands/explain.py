@@ -25,6 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from auction import case, replay
+from auction.console import legible
 from auction.core import explain, record
 from auction.core.auction import open_auction
 from auction.edge import eventlog
@@ -185,11 +186,6 @@ def _table(*columns: str, numbers: Sequence[int] = ()) -> Table:
 def _plain(words: str) -> Text:
     """Show words from outside as they are: no markup of ours in them, and nothing that moves a terminal's cursor."""
     return Text(legible(words))
-
-
-def legible(words: str) -> str:
-    """Write out what a terminal would obey rather than show."""
-    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in words)
 
 
 def _words(names: Any, number: int) -> str:

@@ -29,9 +29,9 @@ from rich.table import Table
 from rich.text import Text
 
 from auction import case, replay
-from auction.commands.explain import legible
 from auction.commands.log.records import plain
 from auction.config import ConfigFaults
+from auction.console import legible
 from auction.core.record import Unreadable
 from auction.edge import eventlog
 from auction.model.money import text

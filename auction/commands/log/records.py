@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from auction.console import legible
 from auction.core import record
 from auction.core.openrtb import json, protobuf
 from auction.core.record import RecordedAuction, RecordedRefusal, RecordedRules, Unreadable
@@ -200,7 +201,7 @@ def shown(path: str) -> str:
 def plain(name: str) -> str:
     """Make a name from outside fit for a terminal: no more than fits a line, and nothing that it would obey."""
     cut = name if len(name) <= TEXT_MAX else f"{name[: TEXT_MAX - 1]}…"
-    return "".join(sign if sign.isprintable() else f"\\u{ord(sign):04x}" for sign in cut)
+    return legible(cut)
 
 
 def counted(count: int, noun: str) -> str:
