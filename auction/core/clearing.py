@@ -33,6 +33,7 @@ from auction.model.rules import ExchangeRules
 
 # A floor told in a small currency may be beyond int64; no bid reaches it, since none above the limit gets this far.
 _UNREACHABLE = CpmMicros(LIMIT + 1)
+_FIXED_PRICE = int(AuctionType.FIXED_PRICE)  # comparing with the enum costs as much as a row
 _SIGN = 2**63  # unsigned rank r as r - 2**63: int64 order is then the order of ranks
 
 
@@ -102,15 +103,15 @@ def fill(
         assert floor is not None
         bidder = verdict.bidder
         competitor = bidder if by_bidder else competitors.setdefault((bidder, verdict.bid.seat), len(competitors))
-        fixed = verdict.at == AuctionType.FIXED_PRICE
+        told, deal_told = floor.told, floor.deal_told
         cells += (
             verdict.imp,
             competitor,
             verdict.price,
-            min(floor.told, _UNREACHABLE),
-            min(floor.deal_told, _UNREACHABLE),
+            told if told < _UNREACHABLE else _UNREACHABLE,
+            deal_told if deal_told < _UNREACHABLE else _UNREACHABLE,
             verdict.ranked,
-            verdict.ranked if fixed else floor.counted,
+            verdict.ranked if verdict.at == _FIXED_PRICE else floor.counted,
             verdict.at,
             verdict.deal is not None,
             ranks[row] if ranks else 0,
