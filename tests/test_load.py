@@ -239,3 +239,11 @@ def test_bundled_requests_differ_by_id_in_both_encodings() -> None:
         assert b'"id":"x-1"' in request.body("x-1", json=True)
         assert b"x-1" in request.body("x-1", json=False)
     assert len(bundled()) >= 60
+
+
+def test_locust_finds_its_ad_servers() -> None:
+    root = Path(__file__).resolve().parent.parent
+    command = [sys.executable, "-m", "locust", "-f", "benchmarks/locustfile.py", "--list"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert 0 == listed.returncode, listed.stderr
+    assert "AdServer" in listed.stdout

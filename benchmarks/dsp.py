@@ -1,5 +1,6 @@
 # What a demo bidder costs: processor time per call, over either protocol. It is the counterpart of every load test, so
 # it must not be what is measured there. Processor time and not throughput, because the caller here is the slower one.
+# Not named after its subject: locust puts this folder before all others, and `import bidders` must find the package.
 
 from __future__ import annotations
 
