@@ -87,8 +87,6 @@ def case_of(value: Mapping[str, Any]) -> Case:
         rules = rules_of_case(settings, [reply["bidder"] for reply in replies])
     except ConfigFaults as error:
         raise NoCase(*str(error).splitlines()) from error
-    except UnicodeEncodeError as error:
-        raise NoCase("settings: expected characters, was half of a surrogate pair") from error
     name = request.get("id")
     arrival = Arrival(
         id=str(name) if isinstance(name, str | int) else "",

@@ -129,7 +129,7 @@ def test_a_refused_request_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFi
         ({**CASE, "replies": [{"bidder": "a", "latency_ms": math.inf}]}, "replies[0].latency_ms: expected"),
         ('{"request": ' + "[" * 100_000, "nested deeper than 200 levels"),
         ('{"request": {"ext": ' + "[" * 300 + "]" * 300 + "}}", "nested deeper than 200 levels"),
-        ({**CASE, "fx": {"JPY": "\ud800"}}, "settings: expected characters"),
+        ({**CASE, "fx": {"JPY": "\ud800"}}, 'fx.JPY: expected a decimal, was "\\ud800"'),
         ({**CASE, "\x1b[2J": 1}, "\\u001b[2J: unknown member"),
     ],
 )
