@@ -25,6 +25,8 @@ from auction.model.rules import Rules
 
 # As many rules as a log may alternate between: the format lets a frame name one of the 8 nearest before it.
 RULES_KEPT = 8
+# A changed winner changes some twenty fields; a page of them explains it, a hundred bids would bury it.
+FIELDS_MAX = 40
 
 
 class Logged(msgspec.Struct, frozen=True):
@@ -36,15 +38,21 @@ class Logged(msgspec.Struct, frozen=True):
     sequence: int
 
 
+class Field(msgspec.Struct, frozen=True):
+    """One field of a result, as it was logged and as it came out now; "-" where there is none."""
+
+    name: str
+    before: str
+    after: str
+
+
 class Difference(msgspec.Struct, frozen=True):
-    """One auction that came out otherwise: the first place where, before and after."""
+    """One auction that came out otherwise, and in which fields: at least one, at most FIELDS_MAX, decisions first."""
 
     id: str
     sequence: int
-    field: str
-    before: str
-    after: str
     software: str
+    fields: tuple[Field, ...]
 
 
 def auctions(frames: Iterable[Frame]) -> Iterator[Logged]:
@@ -95,7 +103,10 @@ def difference(logged: Logged) -> Difference | None:
     recorded = logged.recorded
 
     def differs(field: str, before: str, after: str) -> Difference:
-        return Difference(recorded.arrival.id, logged.sequence, field, before, after, logged.software)
+        return several([Field(field, before, after)])
+
+    def several(changed: Sequence[Field]) -> Difference:
+        return Difference(recorded.arrival.id, logged.sequence, logged.software, tuple(changed[:FIELDS_MAX]))
 
     if logged.rules is None:
         return differs("rules", logged.software or "lost", "not readable by this software")
@@ -109,10 +120,12 @@ def difference(logged: Logged) -> Difference | None:
         return differs("request", "accepted", f"refused: {refusal}")
     except record.Unreadable as error:
         return differs("record", "written", str(error))
-    for field in before | after:
-        if before.get(field) != after.get(field):
-            return differs(field, before.get(field, "-"), after.get(field, "-"))
-    return differs("bytes", recorded.result.hex()[:64], encoded.hex()[:64])
+    changed = [
+        Field(name, before.get(name, "-"), after.get(name, "-"))
+        for name in before | after
+        if before.get(name) != after.get(name)
+    ]
+    return several(changed) if changed else differs("bytes", recorded.result.hex()[:64], encoded.hex()[:64])
 
 
 def fields(result: AuctionResult) -> dict[str, str]:

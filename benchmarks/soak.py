@@ -375,7 +375,9 @@ def examine(log: Path, soaked: Soaked) -> None:
         if found is None:
             soaked.identical += 1
         elif not soaked.differing:
-            soaked.differing = f"{found.id}: {found.field}: {found.before} -> {found.after}"
+            soaked.differing = (
+                f"{found.id}: {found.fields[0].name}: {found.fields[0].before} -> {found.fields[0].after}"
+            )
     soaked.missing = len(soaked.sent - seen)
 
 

@@ -86,7 +86,7 @@ def test_a_changed_result_is_found_and_named(tmp_path: Path, capsys: pytest.Capt
     result = record.decode_result(recorded.result)
     winner = next(place for place, bid in enumerate(result.outcomes) if bid.clearing_price is not None)
     forged = list(result.outcomes)
-    forged[winner] = msgspec.structs.replace(forged[winner], clearing_price=CpmMicros(1))
+    forged[winner] = msgspec.structs.replace(forged[winner], clearing_price=CpmMicros(1), pays=CpmMicros(2))
     from auction.v1 import record_pb2
 
     message = record_pb2.AuctionRecord.FromString(payload)
@@ -96,7 +96,8 @@ def test_a_changed_result_is_found_and_named(tmp_path: Path, capsys: pytest.Capt
     writer.close()
     assert 1 == main(["replay", str(tmp_path)])
     out = capsys.readouterr().out
-    assert f"bid[{winner}].clearing_price" in out
+    assert f"bid[{winner}].clearing_price: 1 -> " in out
+    assert f"bid[{winner}].pays: 2 -> " in out
     assert "0 of 1 byte-identical" in out
 
 
@@ -160,7 +161,7 @@ def test_rules_lost_to_damage_are_a_fault_not_a_change(log: Path, capsys: pytest
     logged = next(replay.auctions(read([log], print)))
     found = replay.difference(msgspec.structs.replace(logged, rules=None, software=""))
     assert found is not None
-    assert ("rules", "lost") == (found.field, found.before)
+    assert [("rules", "lost")] == [(field.name, field.before) for field in found.fields]
 
 
 def test_words_from_a_log_do_nothing_to_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

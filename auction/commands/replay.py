@@ -96,21 +96,35 @@ def _as_it_was(log: Iterable[replay.Logged], as_json: bool) -> int:
             kept.append(found)
     if as_json:
         rows = [
-            {name: getattr(found, name) for name in ("id", "sequence", "field", "before", "after", "software")}
+            {
+                "id": found.id,
+                "sequence": found.sequence,
+                "software": found.software,
+                "fields": [
+                    {"field": field.name, "before": field.before, "after": field.after} for field in found.fields
+                ],
+            }
             for found in (*ours, *others)
         ]
         print(json.dumps({"auctions": total, "identical": identical, "differences": rows}, indent=2))
     else:
         for found in ours[:1]:
-            print(legible(f"auction {found.id} (record {found.sequence}) differs first in {found.field}:"))
-            print(legible(f"  logged    {found.before}"), legible(f"  replayed  {found.after}"), sep="\n")
+            print(legible(f"auction {found.id} (record {found.sequence}) differs, logged -> replayed:"))
+            for field in found.fields:
+                print(legible(f"  {field.name}: {_cut(field.before)} -> {_cut(field.after)}"))
         for found in others:
-            change = f"{found.field}: {found.before} -> {found.after}"
+            first = found.fields[0]
+            change = f"{first.name}: {_cut(first.before)} -> {_cut(first.after)}"
             print(legible(f"changed since {found.software}: auction {found.id}: {change}"))
         print(f"{identical} of {total} byte-identical")
     if differing or not total:
         return 1
     return 3 if identical < total else 0
+
+
+def _cut(value: str) -> str:
+    # A response is a page of hexadecimal; that it differs is told, what in it stands above it.
+    return value if len(value) <= 80 else f"{value[:77]}..."
 
 
 def _otherwise(log: Iterable[replay.Logged], arguments: argparse.Namespace) -> int:
