@@ -105,7 +105,7 @@ class Exchange:
             done(refused(arrival, refusal))
             self._metrics.outcomes["refused"] += 1
             self._write(REFUSAL, encode_refusal(arrival, refusal), market)
-        except Exception:
+        except Exception:  # a fault of ours costs its own auction, with an answer and a trace, and no other
             done(FAILED)
             self._metrics.outcomes["error"] += 1
             _log.exception("auction %s failed", arrival.id)

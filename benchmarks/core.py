@@ -5,6 +5,7 @@ from __future__ import annotations
 import timeit
 from collections.abc import Callable, Iterator
 from importlib.resources import files
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -82,10 +83,10 @@ def core_rows(bidders: int, encoding: Encoding) -> Iterator[tuple[str, str, list
 
 
 def market(bidders: int, encoding: Encoding) -> Rules:
-    speaks = "json" if encoding is Encoding.JSON else "protobuf"
+    speaks: Literal["json", "protobuf"] = "json" if encoding is Encoding.JSON else "protobuf"
     return Rules(
         exchange=ExchangeRules(increment={"USD": CpmMicros(10_000)}),
-        bidders=tuple(BidderRules(f"dsp-{row:02}", speaks) for row in range(bidders)),  # type: ignore[arg-type]
+        bidders=tuple(BidderRules(f"dsp-{row:02}", speaks) for row in range(bidders)),
     )
 
 

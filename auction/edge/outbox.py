@@ -10,8 +10,9 @@
 #
 # Records are bytes when they come. Encoding them in the thread was tried: one thread at a time runs Python, and the
 # interpreter lets a busy one keep it for 5 ms (sys.getswitchinterval), so either the event loop woke up late by 6 ms at
-# p99, or the thread paused after each record and fell 2 000 records behind under load. Encoding costs the loop 20 us
-# after the answer is on its way; the thread then waits for the disk, which needs no interpreter.
+# p99, or the thread paused after each record and fell 2 000 records behind under load (single runs, on cores that had
+# other work). Encoding costs the loop some 15 us after the answer is on its way; the thread then waits for the disk,
+# which needs no interpreter.
 
 import logging
 import queue
@@ -28,7 +29,8 @@ BYTES_MAX = 64 * 1024 * 1024
 # 1 MiB in one write and one fsync: larger batches gain nothing.
 BATCH_BYTES_MAX = 1024 * 1024
 BATCH_RECORDS_MAX = 1024
-# 5 ms: at 1 000 auctions a second one wake of the thread serves five records. kill -9 loses at most this much more.
+# 5 ms: at 1 000 auctions a second one wake of the thread serves five records. kill -9 loses these beside what
+# the disk has not caught up with.
 GATHER_S = 0.005
 # The first and the longest pause before a refused batch is tried again: quick enough for a hiccup, slow enough that a
 # full disk costs nothing, and back within two seconds once there is space.

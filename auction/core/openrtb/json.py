@@ -524,7 +524,7 @@ def _fill(message: Value, value: Any) -> bool:
     elif isinstance(value, str):
         message.string_value = value
     elif value is None:
-        message.null_value = 0  # type: ignore[assignment]
+        message.null_value = 0  # type: ignore[assignment]  # the stub wants an enum that has this one number
     elif _exact(value) and math.isfinite(value):
         message.number_value = value
     else:

@@ -158,7 +158,7 @@ class GrpcBidder:
             if task is None or task.cancelling():
                 raise  # withdrawn
             done(ReplyStatus.UNREACHABLE, b"", "connection closed")
-        except Exception as fault:
+        except Exception as fault:  # ours, not the bidder's; its rivals still wait for exactly one ending
             logging.getLogger(__name__).exception("asking %s failed", self._target)
             done(ReplyStatus.UNREACHABLE, b"", type(fault).__name__)
         else:

@@ -139,7 +139,7 @@ class HttpBidder:
             ending = (ReplyStatus.UNREACHABLE, b"", str(failure) or type(failure).__name__)
         except aiohttp.ClientError as nonsense:
             ending = (ReplyStatus.INVALID, b"", f"no HTTP: {nonsense}")
-        except Exception as fault:
+        except Exception as fault:  # ours, not the bidder's; its rivals still wait for exactly one ending
             if not session.closed:  # otherwise we were closed before we could begin
                 _log.exception("asking %s failed", self._url.host)
             ending = (ReplyStatus.UNREACHABLE, b"", type(fault).__name__)
