@@ -17,12 +17,25 @@ class LossReason(IntEnum):
     IMP_EXPIRED = 2
     INVALID_BID = 3
     INVALID_DEAL = 4
+    MISSING_MARKUP = 7
+    MISSING_CREATIVE_ID = 8
     MISSING_PRICE = 9
     BELOW_AUCTION_FLOOR = 100
     BELOW_DEAL_FLOOR = 101
     LOST_TO_HIGHER_BID = 102
     LOST_TO_DEAL = 103
     SEAT_BLOCKED = 104
+    CREATIVE_FILTERED = 200
+    CREATIVE_DISAPPROVED = 202
+    WRONG_SIZE = 203
+    WRONG_FORMAT = 204
+    ADVERTISER_BLOCKED = 205
+    NOT_SECURE = 207
+    WRONG_LANGUAGE = 208
+    CATEGORY_BLOCKED = 209
+    ATTRIBUTE_BLOCKED = 210
+    NOT_IN_DEAL = 213
+    APP_BLOCKED = 215
 
 
 class NonBidStatus(IntEnum):
@@ -39,6 +52,12 @@ class NonBidStatus(IntEnum):
     BELOW_FLOOR = 301
     DUPLICATE = 302
     BELOW_DEAL_FLOOR = 304
+    INVALID_CREATIVE = 350
+    WRONG_SIZE = 351
+    NOT_SECURE = 352
+    WRONG_FORMAT = 353
+    ADVERTISER_BLOCKED = 356
+    CATEGORY_BLOCKED = 357
 
 
 class NoBidReason(IntEnum):
@@ -66,12 +85,19 @@ class PriceSetter(IntEnum):
     DEAL_FLOOR = 4
     FLOOR = 5
     MIN_PRICE = 6
+    SOFT_FLOOR = 7
 
 
 # Toward the publisher a rejected bid says less than toward its bidder: the nearest status of the shorter list.
 _REJECTED = {
     LossReason.BELOW_AUCTION_FLOOR: NonBidStatus.BELOW_FLOOR,
     LossReason.BELOW_DEAL_FLOOR: NonBidStatus.BELOW_DEAL_FLOOR,
+    LossReason.CREATIVE_DISAPPROVED: NonBidStatus.INVALID_CREATIVE,
+    LossReason.WRONG_SIZE: NonBidStatus.WRONG_SIZE,
+    LossReason.WRONG_FORMAT: NonBidStatus.WRONG_FORMAT,
+    LossReason.ADVERTISER_BLOCKED: NonBidStatus.ADVERTISER_BLOCKED,
+    LossReason.NOT_SECURE: NonBidStatus.NOT_SECURE,
+    LossReason.CATEGORY_BLOCKED: NonBidStatus.CATEGORY_BLOCKED,
 }
 
 
