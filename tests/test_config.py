@@ -247,6 +247,15 @@ metrics: {}
         ("exchange: 5", "exchange: expected a mapping, was 5"),
         ("fx: {rates: {USD: 2}}", "fx.rates: expected USD at 1, was 2"),
         ("fx: {rates: 5}", "fx.rates: expected a decimal per currency, was 5"),
+        ("fx: {file: a, url: 'http://a/'}", "fx.url: expected file or url, was both"),
+        ("fx: {url: 'a/?key=b'}", "fx.url: expected http://host:port/path or https://host/path, was \"a/?***\""),
+        ("fx: {url: 5}", "fx.url: expected text of at most 1024 characters, was hidden"),
+        ("fx: {refresh_s: 0}", "fx.refresh_s: expected 1 to 86400, was 0"),
+        ("fx: {stale: drop}", "fx.stale: expected max_age_s beside drop, was none"),
+        (
+            "fx: {max_age_s: 60, rates: {EUR: 1}}",
+            "fx.max_age_s: expected the time of the rates beside it, was none",
+        ),
         ("limits: {imps: 0}", "limits.imps: expected 1 to 1000, was 0"),
         ("limits: {imps: 1001}", "limits.imps: expected 1 to 1000, was 1001"),
         ("server: {port: 80, http_port: 80}", "server.http_port: expected another port than server.port, was 80 too"),
@@ -442,6 +451,13 @@ def test_no_secret_is_ever_told(tmp_path: Path, bidder: str) -> None:
     assert SECRET not in told
 
 
+def test_query_of_the_source_of_rates_is_never_told() -> None:
+    found = loaded(None, {"AUCTION_FX__URL": f"https://rates.example/?key={SECRET}"})
+    told = repr(found.config) + repr(found.effective()) + repr(found.config.rules()) + found.config.model_dump_json()
+    assert SECRET in (found.config.fx.url or "")
+    assert SECRET not in told
+
+
 def test_headers_come_from_the_environment_under_the_name_they_have_in_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "bidders: [{name: a, grpc: 'a:1', headers: {X_Api-Key: unset}}]")
     name = "AUCTION_BIDDERS__0__HEADERS__X_API_KEY"
@@ -549,9 +565,10 @@ def test_the_example_adds_two_bidders_to_the_defaults_and_changes_nothing_else()
 
 def test_the_example_names_every_setting_and_each_loads_when_its_line_is_made_to_count(tmp_path: Path) -> None:
     text = re.sub(r"^( *(?:- )?)#(?=\w+:)", r"\1", command.example(), flags=re.MULTILINE)
-    # The other way to reach a bidder is shown by the second.
-    found = config(tmp_path, text)
-    assert found.log.keep_bytes == 10 * 1024**3
+    # The other way to reach a bidder is shown by the second. Rates come from one source, so each has its turn.
+    for other in ("file", "url"):
+        found = config(tmp_path, re.sub(rf"^  {other}: .*\n", "", text, flags=re.MULTILINE))
+        assert found.log.keep_bytes == 10 * 1024**3
     named = yaml.safe_load(text)
     for name, _ in every_setting():
         section, _, key = name.partition(".")

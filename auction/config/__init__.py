@@ -166,7 +166,7 @@ def _fault(kind: str, where: tuple[str | int, ...], context: Mapping[str, Any], 
     else:
         node = schema_at(path) or {}
         message = f"expected {expected(node)}"
-        if "headers" in path or path[-1] == "http":
+        if "headers" in path or path[-1] in ("http", "url"):
             message += ", was hidden"
         else:
             message += f", was one of {len(found)}" if kind == "too_long" else f", was {shown(found)}"
@@ -197,6 +197,14 @@ def _contradictions(values: Values, addresses: bool) -> Iterator[Fault]:
     keep, segment = whole("log", "keep_bytes"), whole("log", "segment_bytes")
     if keep and segment and keep < 2 * segment:
         yield fault(("log", "keep_bytes"), f"expected at least two files of segment_bytes ({segment}), was {keep}")
+    fx = _at(values.tree, ("fx",))
+    if isinstance(fx, dict):
+        if fx.get("file") is not None and fx.get("url") is not None:
+            yield fault(("fx", "url"), "expected file or url, was both")
+        if fx.get("stale") == "drop" and fx.get("max_age_s") is None:
+            yield fault(("fx", "stale"), "expected max_age_s beside drop, was none")
+        if fx.get("max_age_s") is not None and fx.get("rates") and not fx.get("time"):
+            yield fault(("fx", "max_age_s"), "expected the time of the rates beside it, was none")
     bidders = _at(values.tree, ("bidders",))
     first: dict[str, int] = {}
     for row, bidder in enumerate(bidders if isinstance(bidders, list) else ()):

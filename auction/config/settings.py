@@ -64,6 +64,10 @@ QUEUE_BYTES_MAX = 8 * 1024**3
 # 2**53 - 1: the largest whole number that every reader of JSON keeps.
 KEEP_BYTES_MAX = 2**53 - 1
 TIE_KEY_CHARS_MAX = 256
+# A day: the rates that most people take are fixed once a day.
+REFRESH_S_MAX = 24 * 3600
+# A year: rates that may be older than that may as well be kept for ever.
+MAX_AGE_S_MAX = 366 * 24 * 3600
 
 _EXCHANGE, _BIDDER, _LIMITS = ExchangeRules(), BidderRules("-"), LimitsRules()
 
@@ -155,7 +159,7 @@ class Exchange(_Section):
 
 
 class Fx(_Section):
-    """Exchange rates, one snapshot. Where a rate is missing nothing is converted; nothing counts as 1:1."""
+    """Exchange rates, one snapshot at a time. Where a rate is missing nothing is converted; nothing counts as 1:1."""
 
     id: str = Field(
         default="", max_length=TEXT_CHARS_MAX, description="Names the snapshot in records.", examples=["ecb-2026-01-30"]
@@ -165,9 +169,41 @@ class Fx(_Section):
     )
     rates: Rates = Field(
         default={},
-        description="Units of each currency per US dollar. USD itself is implied.",
+        description="Units of each currency per US dollar. USD itself is implied. Beside a source they count until its "
+        "first snapshot.",
         examples=[{"EUR": "0.92", "GBP": "0.79", "JPY": "150"}],
     )
+    file: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=TEXT_CHARS_MAX,
+        description="A file to take snapshots from.",
+        examples=["/etc/auction/rates.json"],
+    )
+    url: Url | None = Field(
+        default=None,
+        repr=False,
+        description="Or a URL. Its query is never shown.",
+        examples=["https://rates.example/usd.json"],
+    )
+    refresh_s: int = Field(
+        default=300, ge=1, le=REFRESH_S_MAX, description="How often the source is asked for another snapshot."
+    )
+    max_age_s: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_AGE_S_MAX,
+        description="A snapshot is stale when it was taken longer ago than this; none: never.",
+        examples=[7 * 24 * 3600],
+    )
+    stale: Literal["keep", "drop"] = Field(
+        default="keep",
+        description="Whether a stale snapshot still counts, or nothing is converted until there is a newer one.",
+    )
+
+    def snapshot(self) -> FxSnapshot:
+        """Give the rates that stand here."""
+        return FxSnapshot(self.id, self.time, self.rates)
 
 
 class Bidder(_Section):
@@ -326,7 +362,7 @@ class Config(_Section):
             exchange=ExchangeRules(**self.exchange.model_dump(by_alias=True)),
             bidders=tuple(bidder.rules("protobuf" if bidder.grpc else "json") for bidder in self.bidders),
             limits=LimitsRules(**self.limits.model_dump()),
-            fx=FxSnapshot(**self.fx.model_dump()),
+            fx=self.fx.snapshot(),
         )
 
 
