@@ -248,7 +248,7 @@ metrics: {}
         ("fx: {rates: {USD: 2}}", "fx.rates: expected USD at 1, was 2"),
         ("fx: {rates: 5}", "fx.rates: expected a decimal per currency, was 5"),
         ("fx: {file: a, url: 'http://a/'}", "fx.url: expected file or url, was both"),
-        ("fx: {url: 'a/?key=b'}", "fx.url: expected http://host:port/path or https://host/path, was \"a/?***\""),
+        ("fx: {url: 'a/?key=b'}", 'fx.url: expected http://host:port/path or https://host/path, was "a/?***"'),
         ("fx: {url: 5}", "fx.url: expected text of at most 1024 characters, was hidden"),
         ("fx: {refresh_s: 0}", "fx.refresh_s: expected 1 to 86400, was 0"),
         ("fx: {stale: drop}", "fx.stale: expected max_age_s beside drop, was none"),
