@@ -44,29 +44,28 @@ def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
     """The kernel on 2 impressions and 32 bids, from Python, with its columns filled; the filling; the plain twin."""
     rules = compile_rules(market(16, Encoding.PROTOBUF))
     auction, replies = asked(rules, 16, Encoding.PROTOBUF)
-    checks = Checks(auction.request, rules.rules.exchange, rules.rates)
+    checks = Checks(auction.request, rules.rules.exchange, rules.floors, auction.raised, rules.groups)
     standing: list[Verdict] = []
     for row, (invitation, reply) in enumerate(zip(auction.invitations, replies, strict=True)):
         answer = protobuf.decode_reply(reply.body, rules.rules.limits)
-        standing += checks.verdicts(row, invitation.imps, answer.currency, answer.bids)
-    exchange = rules.rules.exchange
+        standing += checks.verdicts(row, rules.rules.bidders[row], invitation.imps, answer.currency, answer.bids)
 
     def fill() -> object:
-        return np.frombuffer(clearing.fill(auction.request, standing, exchange, rules.name_order), np.int64)
+        return np.frombuffer(clearing.fill(auction.request, standing, rules.market), np.int64)
 
-    columns = np.frombuffer(clearing.fill(auction.request, standing, exchange, rules.name_order), np.int64)
+    columns = np.frombuffer(clearing.fill(auction.request, standing, rules.market), np.int64)
     assert columns.size == 32 * COLUMNS
     plain = oracle.Exchange(increment=10_000)
     twin = [
         [
-            oracle.Row(row.ranked, row.floor.counted, row.at, False, (row.bidder, row.bid.seat), place, b"")
+            oracle.Row(row.ranked, row.terms.counted, row.terms.at, False, (row.bidder, row.bid.seat), place, b"")
             for place, row in enumerate(standing)
-            if row.imp == imp and row.floor is not None
+            if row.imp == imp and row.terms is not None
         ]
         for imp in range(2)
     ]
     out = np.empty(32 * RESULTS + 2 * SETTLEMENTS, np.int64)
-    yield "kernel.2x32.us", "us", timed(lambda: clear(columns, 2, 10_000, 0, out), 20_000)
+    yield "kernel.2x32.us", "us", timed(lambda: clear(columns, 2, 10_000, -1, 0, out), 20_000)
     yield "kernel.2x32.fill_us", "us", timed(fill, 5_000)
     yield "oracle.2x32.us", "us", timed(lambda: [oracle.settle(rows, plain) for rows in twin], 200)
 

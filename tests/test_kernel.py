@@ -54,10 +54,10 @@ OWN_BID, AGREED, RIVALS, FLOORS = 1, 2, 3, 5
 Settlement = tuple[list[tuple[int, int]], list[tuple[int, int, int, int]]]
 
 
-def by_kernel(rows: Sequence[Sequence[int]], increment: int, switches: int) -> Settlement:
+def by_kernel(rows: Sequence[Sequence[int]], increment: int, switches: int, soft_floor: int = -1) -> Settlement:
     bids = np.array([cell for row in rows for cell in row], np.int64)
     out = np.full(len(rows) * RESULTS + IMPS * SETTLEMENTS, 123456789, np.int64)
-    clear_imps(bids, IMPS, increment, switches, out)
+    clear_imps(bids, IMPS, increment, soft_floor, switches, out)
     cells = out.tolist()
     split = len(rows) * RESULTS
     per_bid = [(cells[at + REASON], cells[at + MIN_TO_WIN]) for at in range(0, split, RESULTS)]

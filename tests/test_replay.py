@@ -204,7 +204,9 @@ def test_rules_read_back_as_they_were_written() -> None:
 
 
 def test_rules_hold_no_address_or_header() -> None:
-    assert {"name", "encoding", "media", "min_ms", "network_ms", "timeout_ms"} == set(BidderRules.__struct_fields__)
+    assert set(BidderRules.__struct_fields__) == {
+        "name", "encoding", "media", "seats", "currency", "blocked_creatives", "min_ms", "network_ms", "timeout_ms",
+    }  # fmt: skip
 
 
 def test_a_refusal_keeps_path_and_size_only() -> None:

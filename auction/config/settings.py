@@ -250,7 +250,14 @@ class Bidder(_Section):
 
     def rules(self, encoding: Literal["protobuf", "json"]) -> BidderRules:
         """Give what of a bidder decides auctions."""
-        return BidderRules(self.name, encoding, self.media, self.min_ms, self.network_ms, self.timeout_ms)
+        return BidderRules(
+            name=self.name,
+            encoding=encoding,
+            media=self.media,
+            min_ms=self.min_ms,
+            network_ms=self.network_ms,
+            timeout_ms=self.timeout_ms,
+        )
 
 
 class Limits(_Section):

@@ -13,42 +13,57 @@ from collections.abc import Sequence
 
 import msgspec
 
-from auction.core import clearing, eligibility
-from auction.core.floors import least_told
+from auction.core import adjustments, categories, clearing, eligibility, floor_rules
+from auction.core.floors import Floors
 from auction.core.openrtb import json, protobuf
-from auction.core.openrtb.protobuf import Sale, Told
+from auction.core.openrtb.protobuf import Sale
 from auction.core.validation import Checks, Verdict
 from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Outcome, Warning
 from auction.model.currencies import ISO_4217
 from auction.model.errors import InvalidReply, InvalidRequest
 from auction.model.fx import Rates
-from auction.model.money import MICROS, CpmMicros, cpm
+from auction.model.money import MICROS, CpmMicros
 from auction.model.reasons import LossReason, NoBidReason, NonBidStatus, PriceSetter, rejected_status
 from auction.model.reply import Answer, Reply, ReplyStatus
-from auction.model.request import BidRequest
+from auction.model.request import Audience, BidRequest, Told, Whose
 from auction.model.rules import BidderRules, Rules
 from auction.v1.openrtb_pb2 import BidRequest as RequestMessage
 
 
-class CompiledBidder(msgspec.Struct, frozen=True):
-    """A bidder ready to be asked: `media` as flags, `order` its name's place in byte order."""
+class Profile(msgspec.Struct, frozen=True):
+    """What decides how a bidder is asked: bidders of one profile are asked alike, and that is worked out once.
 
-    rules: BidderRules
+    `media` are formats as flags; `group` see CompiledRules; the rest is as in BidderRules.
+    """
+
     media: int
     encoding: Encoding
-    order: int
+    group: int
+    currency: str | None
+    min_ms: int
+    network_ms: int
+    timeout_ms: int | None
 
 
 class CompiledRules(msgspec.Struct, frozen=True):
-    """Rules with the tables that are made once per version, not once per auction."""
+    """Rules with the tables that are made once per version, not once per auction.
+
+    Bidders whom no floor rule and no adjustment names share a group, and with it every floor: `groups` has each
+    bidder's, `group_names` a bidder of each (of those it stands for nobody, empty). `profile_of` has each bidder's row
+    in `profiles`, `rows` its place in the rules by name.
+    """
 
     rules: Rules
     digest: bytes
     rates: Rates
     increment: CpmMicros
-    bidders: tuple[CompiledBidder, ...]
+    floors: Floors
+    market: clearing.Market
+    profiles: tuple[Profile, ...]
+    profile_of: tuple[int, ...]
+    groups: tuple[int, ...]
+    group_names: tuple[str, ...]
     rows: dict[str, int]
-    name_order: tuple[int, ...]
 
 
 def compile_rules(rules: Rules) -> CompiledRules:
@@ -56,27 +71,45 @@ def compile_rules(rules: Rules) -> CompiledRules:
     names = [bidder.name for bidder in rules.bidders]
     if len(set(names)) < len(names):
         raise ValueError(f"bidders: expected distinct names, were {', '.join(names)}")
-    order = {name: place for place, name in enumerate(sorted(names, key=str.encode))}
-    currency = rules.exchange.currency
-    if currency not in ISO_4217:
-        raise ValueError(f"exchange.currency: expected an ISO 4217 code, was {currency}")
-    minor_unit = CpmMicros(MICROS // 10 ** ISO_4217[currency])
+    exchange = rules.exchange
+    if exchange.currency not in ISO_4217:
+        raise ValueError(f"exchange.currency: expected an ISO 4217 code, was {exchange.currency}")
+    if exchange.category_match == "parents" and rules.data.get("taxonomies", categories.DIGEST) != categories.DIGEST:
+        raise ValueError("data.taxonomies: expected the file that these rules were written with, was another")
+    minor_unit = CpmMicros(MICROS // 10 ** ISO_4217[exchange.currency])
+    increment = exchange.increment.get(exchange.currency, minor_unit)
+    rates = rules.fx.compiled()
+    table = floor_rules.compiled(rules.floors)
+    weighings = adjustments.compiled(exchange.bid_adjustments)
+    named = table.bidders | {one.bidder for one in weighings if one.bidder is not None}
+    group_names = ["", *(name for name in names if name in named)]
+    groups = tuple(group_names.index(name) if name in named else 0 for name in names)
+    profiles = [_profile(bidder, group) for bidder, group in zip(rules.bidders, groups, strict=True)]
+    distinct = list(dict.fromkeys(profiles))
     return CompiledRules(
         rules=rules,
         digest=rules.digest(),
-        rates=rules.fx.compiled(),
-        increment=rules.exchange.increment.get(currency, minor_unit),
-        bidders=tuple(
-            CompiledBidder(
-                bidder,
-                eligibility.media_mask(bidder),
-                Encoding.JSON if bidder.encoding == "json" else Encoding.PROTOBUF,
-                order[bidder.name],
-            )
-            for bidder in rules.bidders
-        ),
+        rates=rates,
+        increment=increment,
+        floors=Floors(exchange.currency, exchange.min_price, rates, table, weighings, {}),
+        market=clearing.market(exchange, increment, names),
+        profiles=tuple(distinct),
+        profile_of=tuple(distinct.index(profile) for profile in profiles),
+        groups=groups,
+        group_names=tuple(group_names),
         rows={name: row for row, name in enumerate(names)},
-        name_order=tuple(order[name] for name in names),
+    )
+
+
+def _profile(bidder: BidderRules, group: int) -> Profile:
+    return Profile(
+        eligibility.media_mask(bidder),
+        Encoding.JSON if bidder.encoding == "json" else Encoding.PROTOBUF,
+        group,
+        bidder.currency,
+        bidder.min_ms,
+        bidder.network_ms,
+        bidder.timeout_ms,
     )
 
 
@@ -96,9 +129,14 @@ def open_auction(arrival: Arrival, rules: CompiledRules) -> Auction[CompiledRule
     if request.cur and all(rules.rates.ratio(exchange.currency, code) is None for code in request.cur):
         listed = ", ".join(code[:16] for code in request.cur[:8])
         raise InvalidRequest("cur", f"expected a currency with a rate, was {listed}")
+    audience = protobuf.audience(message) if rules.floors.table.models else _ANYWHERE
+    raised = rules.floors.raised(arrival.id, request, audience, rules.group_names)
     budget_us = _budget_us(request, arrival, rules)
-    invitations, not_asked = _invite(message, request, budget_us, rules)
-    return Auction(arrival, rules, request, budget_us, invitations, not_asked, (*warnings, *tolerated))
+    invitations, not_asked = _invite(message, request, raised, budget_us, rules)
+    return Auction(arrival, rules, request, raised, budget_us, invitations, not_asked, (*warnings, *tolerated))
+
+
+_ANYWHERE = Audience("", "", "")
 
 
 def _budget_us(request: BidRequest, arrival: Arrival, rules: CompiledRules) -> int:
@@ -110,70 +148,55 @@ def _budget_us(request: BidRequest, arrival: Arrival, rules: CompiledRules) -> i
     return whole * 1000 - min(exchange.reply_reserve_ms * 1000, whole * 100)
 
 
+class Asked(msgspec.Struct, frozen=True, gc=False):
+    """How the bidders of one profile are asked: `body` None where they are not; each impression kept from them, why."""
+
+    body: bytes | None
+    imps: tuple[int, ...]
+    kept: tuple[tuple[str, NonBidStatus], ...]
+
+
 def _invite(
-    message: RequestMessage, request: BidRequest, budget_us: int, rules: CompiledRules
+    message: RequestMessage, request: BidRequest, raised: list[list[int]], budget_us: int, rules: CompiledRules
 ) -> tuple[tuple[Invitation, ...], tuple[NonBid, ...]]:
+    asked = _asked(message, request, raised, budget_us, rules)
     invitations = []
     not_asked = []
-    floors, deals = _told_floors(request, message, rules)
-    # Bidders that see the same thing share one encoding of it; most auctions have one or two views.
-    views: dict[tuple[tuple[int, ...], int, Encoding], bytes] = {}
-    for bidder in rules.bidders:
-        name = bidder.rules.name
-        tmax_ms = eligibility.tmax_told_ms(budget_us, bidder.rules)
-        asked = []
-        for row, imp in enumerate(request.imps):
-            status = eligibility.why_not_asked(imp, bidder.media, tmax_ms, bidder.rules.min_ms)
-            if status is None:
-                asked.append(row)
-            else:
-                not_asked.append(NonBid(name, None, imp.id, None, status))
-        if not asked:
-            continue
-        imps = tuple(asked)
-        key = (imps, tmax_ms, bidder.encoding)
-        body = views.get(key)
-        if body is None:
-            view = protobuf.view(message, imps, tmax_ms, floors, deals)
-            in_json = bidder.encoding is Encoding.JSON
-            body = views[key] = json.request_json(view, rest=False) if in_json else protobuf.view_bytes(view)
-        invitations.append(Invitation(name, bidder.encoding, body, imps))
+    for bidder, row in zip(rules.rules.bidders, rules.profile_of, strict=True):
+        profile = asked[row]
+        if profile.body is not None:
+            invitations.append(Invitation(bidder.name, rules.profiles[row].encoding, profile.body, profile.imps))
+        for imp, status in profile.kept:
+            not_asked.append(NonBid(bidder.name, None, imp, None, status))
     return tuple(invitations), tuple(not_asked)
 
 
-def _told_floors(
-    request: BidRequest, message: RequestMessage, rules: CompiledRules
-) -> tuple[dict[int, Told], dict[tuple[int, int], Told]]:
-    """Give the floors that views state otherwise than the request: what is enforced is what bidders are told."""
-    floors: dict[int, Told] = {}
-    deals: dict[tuple[int, int], Told] = {}
-    for row, (imp, sent) in enumerate(zip(request.imps, message.imp, strict=True)):
-        told = _told_floor(imp.floor, imp.currency, rules)
-        if told[0] > sent.bidfloor:
-            floors[row] = told
-        if not imp.deals:
-            continue
-        for place, sent_deal in enumerate(sent.pmp.deals):
-            deal = imp.deals[sent_deal.id]
-            if deal.floor is None:
-                continue
-            told = _told_floor(deal.floor, deal.currency, rules)
-            if told[0] > sent_deal.bidfloor:
-                deals[row, place] = told
-    return floors, deals
-
-
-def _told_floor(floor: CpmMicros, currency: str, rules: CompiledRules) -> Told:
-    """Raise a floor, whole micros already, by the least price of any sale."""
-    exchange = rules.rules.exchange
-    if exchange.min_price:
-        least = least_told(exchange.min_price, currency, exchange.currency, rules.rates)
-        if least is not None:
-            floor = max(floor, least)
-        elif not floor:
-            # No floor needs no rate, but the least price is not told in a currency that it cannot be brought to.
-            floor, currency = exchange.min_price, exchange.currency
-    return cpm(floor), currency
+def _asked(
+    message: RequestMessage, request: BidRequest, raised: list[list[int]], budget_us: int, rules: CompiledRules
+) -> list[Asked]:
+    # Bidders that see the same thing share one encoding of it; most auctions have one or two views.
+    views: dict[tuple[tuple[int, ...], int, Encoding, int, str | None], bytes] = {}
+    told: dict[tuple[int, str | None], dict[Whose, Told]] = {}
+    every = []
+    for profile in rules.profiles:
+        group = profile.group
+        tmax_ms = eligibility.tmax_told_ms(budget_us, profile.network_ms, profile.timeout_ms)
+        imps, kept = eligibility.asked(request.imps, profile.media, tmax_ms, profile.min_ms)
+        body = None
+        if imps:
+            key = (imps, tmax_ms, profile.encoding, group, profile.currency)
+            body = views.get(key)
+            if body is None:
+                whose = (group, profile.currency)
+                if whose not in told:
+                    name = rules.group_names[group]
+                    told[whose] = rules.floors.told(request, name, profile.currency, raised[group] if raised else ())
+                body = protobuf.view(message, imps, tmax_ms, told[whose])
+                if profile.encoding is Encoding.JSON:
+                    body = json.request_json(body, rest=False)
+                views[key] = body
+        every.append(Asked(body, imps, kept))
+    return every
 
 
 def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> AuctionResult:
@@ -182,7 +205,7 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     exchange = rules.rules.exchange
     assert [reply.bidder for reply in replies] == [invitation.bidder for invitation in auction.invitations]
 
-    checks = Checks(request, exchange, rules.rates)
+    checks = Checks(request, exchange, rules.floors, auction.raised, rules.groups)
     verdicts: list[Verdict] = []
     non_bids = list(auction.not_asked)
     for invitation, reply in zip(auction.invitations, replies, strict=True):
@@ -190,18 +213,17 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
         if isinstance(answer, int):
             non_bids += [NonBid(reply.bidder, None, request.imps[row].id, None, answer) for row in invitation.imps]
             continue
-        offered = checks.verdicts(rules.rows[reply.bidder], invitation.imps, answer.currency, answer.bids)
+        bidder = rules.rows[reply.bidder]
+        offered = checks.verdicts(bidder, rules.rules.bidders[bidder], invitation.imps, answer.currency, answer.bids)
         verdicts += offered
         with_bid = {verdict.imp for verdict in offered}
-        non_bids += [
-            NonBid(reply.bidder, None, request.imps[row].id, None, NonBidStatus.NO_BID)
-            for row in invitation.imps
-            if row not in with_bid
-        ]
+        for row in invitation.imps:
+            if row not in with_bid:
+                non_bids.append(NonBid(reply.bidder, None, request.imps[row].id, None, NonBidStatus.NO_BID))
 
     standing = [verdict for verdict in verdicts if verdict.reason is None]
-    settled, winners = clearing.settle(request, standing, exchange, rules.increment, rules.name_order)
-    outcomes = _outcomes(verdicts, settled, rules)
+    settled, winners = clearing.settle(request, standing, rules.market)
+    outcomes = settled if len(standing) == len(verdicts) else _with_rejected(verdicts, settled, rules)
     for verdict, outcome in zip(verdicts, outcomes, strict=True):
         if outcome.reason not in _ACCEPTED:
             status = NonBidStatus.DUPLICATE if verdict.duplicate else rejected_status(outcome.reason)
@@ -213,19 +235,19 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     sales = []
     for row in winners:
         if row >= 0:
-            price = settled[row].clearing_price
-            assert price is not None
-            bidder = rules.bidders[standing[row].bidder].rules.name
-            sales.append(Sale(bidder, standing[row].bid, to_response.down(price)))
+            won = settled[row]
+            assert won.clearing_price is not None
+            sales.append(Sale(won.bidder, standing[row].bid, to_response.down(won.clearing_price), won.deal))
     nbr = None if sales else _nbr(auction)
+    warnings = (*auction.warnings, *checks.warnings) if checks.warnings else auction.warnings
     message = protobuf.response(request.id, auction.arrival.id, currency, sales, nbr)
     explained = exchange.explain == "always" or (exchange.explain == "on_request" and auction.arrival.explain)
     if explained:
         imps = [imp.id for imp in request.imps]
-        protobuf.explain(message, auction.arrival.id, exchange.currency, imps, outcomes, non_bids, auction.warnings)
+        protobuf.explain(message, auction.arrival.id, exchange.currency, imps, outcomes, non_bids, warnings)
     in_json = auction.arrival.encoding is Encoding.JSON
     body = json.response_json(message, rest=True) if in_json else protobuf.serialise(message)
-    return AuctionResult(body, nbr, explained, tuple(outcomes), tuple(non_bids), auction.warnings)
+    return AuctionResult(body, nbr, explained, tuple(outcomes), tuple(non_bids), warnings)
 
 
 # Accepted bids leave with one of these; every other reason is a rejection.
@@ -264,41 +286,31 @@ def _read(invitation: Invitation, reply: Reply, request_id: str, rules: Compiled
     return answer
 
 
-def _outcomes(verdicts: Sequence[Verdict], settled: Sequence[clearing.Settled], rules: CompiledRules) -> list[Outcome]:
-    outcomes = []
-    settlements = iter(settled)
-    for verdict in verdicts:
-        bid = verdict.bid
-        reason, floor, least, price, pays, setter = verdict.reason, None, None, None, None, PriceSetter.NONE
-        if reason is None:
-            settlement = next(settlements)
-            reason, least, price = settlement.reason, settlement.min_to_win, settlement.clearing_price
-            setter = settlement.setter
-            assert verdict.floor is not None
-            floor = verdict.ranked if verdict.at == 3 else verdict.floor.counted
-            if reason in _ACCEPTED:
-                floor = min(floor, verdict.ranked)
-            if price is not None:
-                pays = clearing.buyer_pays(verdict, settlement, rules.rules.exchange, rules.rates)
-        outcomes.append(
-            Outcome(
-                rules.bidders[verdict.bidder].rules.name,
-                bid.seat,
-                bid.id,
-                verdict.imp,
-                bid.impid,
-                bid.dealid,
-                bid.price,
-                verdict.currency,
-                floor,
-                reason,
-                least,
-                price,
-                pays,
-                setter,
-            )
-        )
-    return outcomes
+def _with_rejected(verdicts: Sequence[Verdict], settled: Sequence[Outcome], rules: CompiledRules) -> list[Outcome]:
+    """Put the bids that did not stand among those that did, in the order of verdicts."""
+    outcomes = iter(settled)
+    return [next(outcomes) if verdict.reason is None else _rejected(verdict, rules) for verdict in verdicts]
+
+
+def _rejected(verdict: Verdict, rules: CompiledRules) -> Outcome:
+    bid, reason = verdict.bid, verdict.reason
+    assert reason is not None
+    return Outcome(
+        bidder=rules.market.names[verdict.bidder],
+        seat=bid.seat,
+        id=bid.id,
+        imp=verdict.imp,
+        impid=bid.impid,
+        deal=verdict.dealid,
+        price=bid.price,
+        currency=verdict.currency,
+        floor=None,
+        reason=reason,
+        min_to_win=None,
+        clearing_price=None,
+        pays=None,
+        setter=PriceSetter.NONE,
+    )
 
 
 def _response_currency(request: BidRequest, rules: CompiledRules) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
+from auction.core.floors import Terms
 from auction.core.kernels.clear import (
     CLEARING_PRICE,
     COLUMNS,
@@ -24,26 +25,16 @@ from auction.core.kernels.clear import (
     clear,
 )
 from auction.core.validation import Verdict
+from auction.model.auction import Outcome
 from auction.model.draws import fold, rank
-from auction.model.fx import Rates
 from auction.model.money import LIMIT, CpmMicros
-from auction.model.reasons import AuctionType, LossReason, PriceSetter
+from auction.model.reasons import LossReason, PriceSetter
 from auction.model.request import BidRequest
 from auction.model.rules import ExchangeRules
 
 # A floor told in a small currency may be beyond int64; no bid reaches it, since none above the limit gets this far.
 _UNREACHABLE = CpmMicros(LIMIT + 1)
-_FIXED_PRICE = int(AuctionType.FIXED_PRICE)  # comparing with the enum costs as much as a row
 _SIGN = 2**63  # unsigned rank r as r - 2**63: int64 order is then the order of ranks
-
-
-class Settled(msgspec.Struct, frozen=True, gc=False):
-    """What the kernel said of one bid; amounts are micros of the auction currency. `setter` is NONE but for winners."""
-
-    reason: LossReason
-    min_to_win: CpmMicros | None
-    clearing_price: CpmMicros | None
-    setter: PriceSetter
 
 
 def switches(exchange: ExchangeRules) -> int:
@@ -55,55 +46,97 @@ def switches(exchange: ExchangeRules) -> int:
     )
 
 
-def settle(
-    request: BidRequest,
-    standing: Sequence[Verdict],
-    exchange: ExchangeRules,
-    increment: CpmMicros,
-    name_order: Sequence[int],
-) -> tuple[list[Settled], list[int]]:
+class Market(msgspec.Struct, frozen=True, gc=False):
+    """What clearing takes from the rules. `names` are the bidders', `order` each one's place in their byte order."""
+
+    by_bidder: bool
+    tie_key: str
+    increment: CpmMicros
+    soft_floor: int
+    switches: int
+    names: tuple[str, ...]
+    order: tuple[int, ...]
+
+
+def market(exchange: ExchangeRules, increment: CpmMicros, names: Sequence[str]) -> Market:
+    """Take from the rules what clearing needs."""
+    order = {name: place for place, name in enumerate(sorted(names, key=str.encode))}
+    return Market(
+        exchange.competitor == "bidder",
+        exchange.tie_key,
+        increment,
+        -1 if exchange.soft_floor is None else exchange.soft_floor,
+        switches(exchange),
+        tuple(names),
+        tuple(order[name] for name in names),
+    )
+
+
+def settle(request: BidRequest, standing: Sequence[Verdict], market: Market) -> tuple[list[Outcome], list[int]]:
     """Settle the bids that stand; give each one's outcome, and per impression the row of its winner (-1: none).
 
-    `standing` are verdicts without a reason; `name_order` gives each bidder its place in the byte order of names.
+    `standing` are verdicts without a reason.
     """
-    columns = fill(request, standing, exchange, name_order)
     n, m = len(standing), len(request.imps)
+    columns = fill(request, standing, market)
     out = np.empty(n * RESULTS + m * SETTLEMENTS, np.int64)
-    clear(np.frombuffer(columns, np.int64), m, increment, switches(exchange), out)
+    clear(np.frombuffer(columns, np.int64), m, market.increment, market.soft_floor, market.switches, out)
     cells = out.tolist()
-    winners = cells[n * RESULTS + WINNER :: SETTLEMENTS]
-    settled = []
-    for row in range(n):
-        least = cells[row * RESULTS + MIN_TO_WIN]
-        min_to_win = None if least < 0 else CpmMicros(least)
-        reason = _REASONS[cells[row * RESULTS + REASON]]
-        if reason is LossReason.WON:
-            imp = n * RESULTS + standing[row].imp * SETTLEMENTS
+    outcomes = []
+    for row, verdict in enumerate(standing):
+        bid, terms = verdict.bid, verdict.terms
+        assert terms is not None
+        least, code = CpmMicros(cells[row * RESULTS + MIN_TO_WIN]), cells[row * RESULTS + REASON]
+        price, pays, setter = None, None, PriceSetter.NONE
+        floor = terms.counted if terms.agreed < 0 else terms.agreed
+        if code < _REFUSED or code > _REFUSED_MOST:
+            floor = min(floor, verdict.ranked)
+        if code == _WON:
+            imp = n * RESULTS + verdict.imp * SETTLEMENTS
             price = CpmMicros(cells[imp + CLEARING_PRICE])
-            setter = _setter(cells[imp + SETTER], price, standing[row], exchange.min_price)
-            settled.append(Settled(reason, min_to_win, price, setter))
-        else:
-            settled.append(Settled(reason, min_to_win, None, PriceSetter.NONE))
-    return settled, winners
+            setter = _setter(cells[imp + SETTER], price, terms)
+            pays = buyer_pays(verdict, terms, setter, price)
+        outcomes.append(
+            Outcome(
+                bidder=market.names[verdict.bidder],
+                seat=bid.seat,
+                id=bid.id,
+                imp=verdict.imp,
+                impid=bid.impid,
+                deal=verdict.dealid,
+                price=bid.price,
+                currency=verdict.currency,
+                floor=floor,
+                reason=_REASONS[code],
+                min_to_win=None if least < 0 else least,
+                clearing_price=price,
+                pays=pays,
+                setter=setter,
+            )
+        )
+    return outcomes, cells[n * RESULTS + WINNER :: SETTLEMENTS]
 
 
 _REASONS = {int(reason): reason for reason in LossReason}
+# Plain integers: comparing with an enum costs as much as a row.
+_WON = int(LossReason.WON)
+_REFUSED, _REFUSED_MOST = int(LossReason.BELOW_AUCTION_FLOOR), int(LossReason.BELOW_DEAL_FLOOR)
 
 
-def fill(
-    request: BidRequest, standing: Sequence[Verdict], exchange: ExchangeRules, name_order: Sequence[int]
-) -> array[int]:
+def fill(request: BidRequest, standing: Sequence[Verdict], market: Market) -> array[int]:
     """Write the kernel's columns (kernels/clear.py names them), row by row."""
-    by_bidder = exchange.competitor == "bidder"
     competitors: dict[tuple[int, str], int] = {}
-    ranks = _ranks(request, standing, exchange.tie_key)
+    ranks = _ranks(request, standing, market.tie_key)
     cells: list[int] = []
     for row, verdict in enumerate(standing):
-        floor = verdict.floor
-        assert floor is not None
+        terms = verdict.terms
+        assert terms is not None
         bidder = verdict.bidder
-        competitor = bidder if by_bidder else competitors.setdefault((bidder, verdict.bid.seat), len(competitors))
-        told, deal_told = floor.told, floor.deal_told
+        if market.by_bidder:
+            competitor = bidder
+        else:
+            competitor = competitors.setdefault((bidder, verdict.bid.seat), len(competitors))
+        told, deal_told = terms.told, terms.deal_told
         cells += (
             verdict.imp,
             competitor,
@@ -111,11 +144,11 @@ def fill(
             told if told < _UNREACHABLE else _UNREACHABLE,
             deal_told if deal_told < _UNREACHABLE else _UNREACHABLE,
             verdict.ranked,
-            verdict.ranked if verdict.at == _FIXED_PRICE else floor.counted,
-            verdict.at,
-            verdict.deal is not None,
+            terms.counted if terms.agreed < 0 else terms.agreed,
+            terms.at,
+            terms.deal,
             ranks[row] if ranks else 0,
-            name_order[bidder],
+            market.order[bidder],
         )
     assert len(cells) == len(standing) * COLUMNS
     return array("q", cells)
@@ -145,32 +178,25 @@ def _ranks(request: BidRequest, standing: Sequence[Verdict], tie_key: str) -> li
     return ranks
 
 
-def _setter(setter: int, price: int, winner: Verdict, min_price: CpmMicros) -> PriceSetter:
+def _setter(setter: int, price: int, terms: Terms) -> PriceSetter:
     """Name the part of the floor that made the price, where the kernel could only say that the floor did."""
     if setter != PriceSetter.FLOOR:
         return PriceSetter(setter)
-    floor = winner.floor
-    assert floor is not None
     # The floor counts at most as the bid itself, so a stated floor at or above the price attains it.
-    if floor.stated >= price:
-        return PriceSetter.DEAL_FLOOR if floor.of_deal else PriceSetter.FLOOR
+    if terms.stated >= price:
+        return PriceSetter.DEAL_FLOOR if terms.of_deal else PriceSetter.FLOOR
     return PriceSetter.MIN_PRICE
 
 
-def buyer_pays(winner: Verdict, settled: Settled, exchange: ExchangeRules, rates: Rates) -> CpmMicros:
-    """Give what the buyer is told: micros of its bid's currency.
+def buyer_pays(winner: Verdict, terms: Terms, setter: PriceSetter, clearing_price: CpmMicros) -> CpmMicros:
+    """Give what the buyer is told: micros of its bid's currency, on its own scale.
 
     Its own bid, exactly, when that is the price; its floor or agreed price, exactly, when that is the price; otherwise
-    the clearing price converted back, DOWN, never below its floor.
+    the clearing price converted back, DOWN, never below its floor nor above its bid.
     """
-    floor = winner.floor
-    assert floor is not None
-    assert settled.clearing_price is not None
-    match settled.setter:
+    match setter:
         case PriceSetter.OWN_BID:
             return winner.price
-        case PriceSetter.AGREED | PriceSetter.DEAL_FLOOR | PriceSetter.FLOOR | PriceSetter.MIN_PRICE:
-            return floor.told
-    back = rates.ratio(exchange.currency, winner.currency)
-    assert back is not None
-    return max(back.down(settled.clearing_price), floor.told)
+        case PriceSetter.RIVAL | PriceSetter.SOFT_FLOOR:
+            return max(terms.told, min(winner.price, terms.scale.returned(clearing_price)))
+    return terms.told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from auction.model.reasons import NonBidStatus
 from auction.model.request import Imp, Media
 from auction.model.rules import BidderRules
@@ -18,16 +20,23 @@ def media_mask(bidder: BidderRules) -> int:
     return mask or int(EVERY_MEDIA)
 
 
-def tmax_told_ms(budget_us: int, bidder: BidderRules) -> int:
+def tmax_told_ms(budget_us: int, network_ms: int, timeout_ms: int | None) -> int:
     """Give the time a bidder is told it has: what remains until the deadline less its way there and back."""
-    remaining = budget_us // 1000 - bidder.network_ms
-    return remaining if bidder.timeout_ms is None else min(remaining, bidder.timeout_ms)
+    remaining = budget_us // 1000 - network_ms
+    return remaining if timeout_ms is None else min(remaining, timeout_ms)
 
 
-def why_not_asked(imp: Imp, media: int, tmax_ms: int, min_ms: int) -> NonBidStatus | None:
-    """Tell why a bidder is not asked for an impression; None: it is asked."""
-    if not imp.media & media:
-        return NonBidStatus.MEDIA_TYPE
-    if tmax_ms < min_ms:
-        return NonBidStatus.INSUFFICIENT_TIME
-    return None
+def asked(
+    imps: Sequence[Imp], media: int, tmax_ms: int, min_ms: int
+) -> tuple[tuple[int, ...], tuple[tuple[str, NonBidStatus], ...]]:
+    """Give the rows of the impressions that a bidder is asked for, and each other's id with why it is not."""
+    rows = []
+    kept = []
+    for row, imp in enumerate(imps):
+        if not imp.media & media:
+            kept.append((imp.id, NonBidStatus.MEDIA_TYPE))
+        elif tmax_ms < min_ms:
+            kept.append((imp.id, NonBidStatus.INSUFFICIENT_TIME))
+        else:
+            rows.append(row)
+    return tuple(rows), tuple(kept)

@@ -1,62 +1,240 @@
-# Which floor applies to a bid, and where it is compared.
+# Which floor applies to a bid, where it is compared, and what bidders are told of it.
 #
-# A bid on a deal answers to the deal's floor if the deal states one (an explicit 0 does), otherwise to the
-# impression's: the order that OpenRTB gives buyers (2.6, implementation guide 7.11), and a deal's floor is never
-# raised to the impression's. It is compared in the bid's own currency, with the price as the bidder sent it, because
-# that is where the bidder can check it: the floor comes over in one exact step, UP.
+# A bid on a deal answers to the deal's floor if the deal states one (an explicit 0 does), otherwise to its format's,
+# otherwise to the impression's: the order that OpenRTB gives buyers (2.6, implementation guide 7.11), and a deal's
+# floor is never raised to the impression's. The exchange's own rules may raise what is asked of open bids, and
+# `min_price` what is asked of any.
+#
+# It is compared in the bid's own currency, with the price as the bidder sent it, because that is where the bidder can
+# check it: the floor comes over in one exact step, UP. What a view tells is made by the same steps from the same
+# numbers, so that what bidders are told is what will be enforced.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import msgspec
 
-from auction.model.fx import Rates, Ratio
+from auction.core import adjustments
+from auction.core.adjustments import Weighing
+from auction.core.floor_rules import FloorTable, Values
+from auction.model.fx import NEUTRAL, Rates, Scale, Weight, scale, told
 from auction.model.money import LIMIT, CpmMicros
-from auction.model.request import Deal, Imp
+from auction.model.reasons import AuctionType
+from auction.model.request import Audience, BidRequest, Deal, Imp, Timed, Told, Whose
+
+_FIXED_PRICE = int(AuctionType.FIXED_PRICE)  # comparing with the enum costs as much as a lookup
+_MEDIA = {1: "banner", 2: "video", 3: "audio", 4: "native"}
+_NOTHING = CpmMicros(0)
 
 
-class Floor(msgspec.Struct, frozen=True, gc=False):
-    """What a bid answers to.
+class Terms(msgspec.Struct, frozen=True, gc=False):
+    """What a bid answers to, and how it counts: the same for all bids of one currency on one thing.
 
-    `told` and its part `deal_told` (0 where the deal states none) are micros of the bid's currency. In micros of
-    the auction currency, `stated` is the deal's or impression's floor, and `counted` that or the least price of any
-    sale, whichever is more.
+    `told` and its part `deal_told` (0 where the deal states none) are micros of the bid's currency. In micros of the
+    auction currency, `stated` is the floor of deal, impression and rules, and `counted` that or the least price of any
+    sale, whichever is more. `scale` ranks the price as sent; at 3 every bid ranks by `agreed`, which is -1 otherwise.
     """
 
+    at: int
+    deal: bool
+    of_deal: bool
     told: CpmMicros
     deal_told: CpmMicros
     counted: CpmMicros
     stated: CpmMicros
-    of_deal: bool
+    scale: Scale
+    agreed: CpmMicros
 
 
-def governing(
-    imp: Imp, deal: Deal | None, currency: str, auction_currency: str, min_price: CpmMicros, rates: Rates
-) -> Floor | None:
-    """Give the floor of a bid in `currency`; None for want of a rate, or above the limit of amounts.
+class Floors(msgspec.Struct, frozen=True):
+    """The floors of one version of the rules. `ways` keeps one way for each currency with a rate, once it was asked."""
 
-    A floor of 0 is no floor in any currency and needs no rate.
-    """
-    if deal is not None and deal.floor is not None:
-        amount, source, of_deal = deal.floor, deal.currency, True
-    else:
-        amount, source, of_deal = imp.floor, imp.currency, False
-    told = stated = CpmMicros(0)
-    if amount:
-        to_bid, to_auction = rates.ratio(source, currency), rates.ratio(source, auction_currency)
-        if to_bid is None or to_auction is None:
+    currency: str
+    min_price: CpmMicros
+    rates: Rates
+    table: FloorTable
+    weighings: tuple[Weighing, ...]
+    ways: dict[str, Scale]
+
+    def weight(self, bidder: str, deal: str | None, imp: Imp) -> Weight:
+        """Give how a bidder's bids are weighed, on a deal or in the open (None)."""
+        return adjustments.weight(self.weighings, bidder, deal, imp.only) if self.weighings else NEUTRAL
+
+    def raised(self, auction: str, request: BidRequest, audience: Audience, bidders: Sequence[str]) -> list[list[int]]:
+        """Give what the exchange's rules ask of each bidder for each impression, 0 for nothing: a list per bidder."""
+        model = self.table.model(auction)
+        if model is None:
+            return []
+        return [[self.table.floor(model, _values(imp, audience, bidder)) for imp in request.imps] for bidder in bidders]
+
+    def terms(
+        self,
+        imp: Imp,
+        deal: Deal | None,
+        at: int,
+        format: int,
+        seconds: int,
+        currency: str,
+        bidder: str,
+        raised: int,
+    ) -> Terms | None:
+        """Give the terms of a bid in `currency`; None for want of a rate, or above the limit of amounts.
+
+        `format` 0 is unknown, `seconds` 0 where there is no duration; `raised` is what the exchange's rules ask.
+        """
+        weight = self.weight(bidder, None if deal is None else deal.id, imp)
+        way = self.way(currency, weight)
+        # An agreed price is what buyer and publisher shook hands on: no weight comes between.
+        asks = NEUTRAL if at == _FIXED_PRICE else weight
+
+        def seen(amount: CpmMicros, source: str) -> CpmMicros | None:
+            return told(amount, source, currency, self.currency, asks, self.rates)
+
+        amount, rate, source, of_deal = _governing(imp, deal, format, seconds)
+        floor, stated = seen(amount if rate is None else rate, source), self._here(amount, source)
+        if rate is not None:
+            floor = None if floor is None else CpmMicros(floor * seconds)
+            stated = self._here(CpmMicros(rate * seconds), source)
+        least, over = seen(self.min_price, self.currency), _NOTHING
+        if raised and not of_deal:
+            over = seen(CpmMicros(raised), self.currency) or over
+        if way is None or floor is None or stated is None or least is None:
             return None
-        told, stated = to_bid.up(amount), to_auction.up(amount)
-        if stated > LIMIT:
+        if over:
+            floor, stated = max(floor, over), max(stated, CpmMicros(raised))
+            if rate is not None:
+                # Beside a rate the rule is told as the impression's own floor, which therefore binds there.
+                beside, here = seen(imp.floor, imp.currency), self._here(imp.floor, imp.currency)
+                if beside is None or here is None:
+                    return None
+                floor, stated = max(floor, beside), max(stated, here)
+        deal_told = floor if of_deal else _NOTHING
+        floor, counted = max(floor, least), max(stated, self.min_price)
+        agreed = way.ranked(floor) if at == _FIXED_PRICE else CpmMicros(-1)
+        if agreed > LIMIT:
             return None
-    if not min_price:
-        return Floor(told, told if of_deal else CpmMicros(0), stated, stated, of_deal)
-    least = least_told(min_price, currency, auction_currency, rates)
-    if least is None:
-        return None
-    return Floor(max(told, least), told if of_deal else CpmMicros(0), max(stated, min_price), stated, of_deal)
+        return Terms(at, deal is not None, of_deal, floor, deal_told, counted, stated, way, agreed)
+
+    def way(self, currency: str, weight: Weight = NEUTRAL) -> Scale | None:
+        """Give the way between a bid's prices and the auction's; None without a rate."""
+        if weight is not NEUTRAL:
+            return scale(self.rates, currency, self.currency, weight)
+        found = self.ways.get(currency)
+        if found is None:
+            found = scale(self.rates, currency, self.currency, NEUTRAL)
+            if found is not None:
+                self.ways[currency] = found
+        return found
+
+    def _here(self, amount: CpmMicros, source: str) -> CpmMicros | None:
+        """Bring a floor to the auction currency, UP; None without a rate, or above the limit of amounts."""
+        here = told(amount, source, self.currency, self.currency, NEUTRAL, self.rates)
+        return None if here is None or here > LIMIT else here
+
+    def told(self, request: BidRequest, bidder: str, wanted: str | None, raised: Sequence[int]) -> dict[Whose, Told]:
+        """Give every floor that a bidder is told otherwise than the request has it; `wanted` is its own currency.
+
+        `raised` is what the exchange's rules ask of it for each impression, empty for nothing.
+        """
+        floors: dict[Whose, Told] = {}
+        changes = wanted is not None or self.min_price or self.weighings or any(raised)
+        for row, imp in enumerate(request.imps):
+            if changes or imp.fine:
+                floors.update(self._told_imp(row, imp, bidder, wanted, raised[row] if raised else 0, request.at))
+        return floors
+
+    def _told_imp(
+        self, row: int, imp: Imp, bidder: str, wanted: str | None, raised: int, at: int
+    ) -> Iterator[tuple[Whose, Told]]:
+        weight = self.weight(bidder, None, imp)
+        timed = {number: format.timed for number, format in imp.formats.items() if format.timed is not None}
+        held = Held(imp.floor, imp.currency, None, imp.fine)
+        open_floor = self._seen(held, wanted, weight, raised, may_change=not timed)
+        if open_floor is not None:
+            yield (row,), open_floor
+        shown = imp.currency if open_floor is None else open_floor.currency
+        for number, floors in timed.items():
+            rows = self._seen(Held(None, imp.currency, floors, imp.fine), shown, weight, raised)
+            if rows is not None:
+                yield (row, number), rows
+        for deal in imp.deals.values():
+            asks = NEUTRAL if (deal.at or at) == _FIXED_PRICE else self.weight(bidder, deal.id, imp)
+            own: Told | None = None
+            if deal.floor is not None or deal.timed is not None:
+                own = self._seen(Held(deal.floor, deal.currency, deal.timed, deal.fine), wanted, asks, 0)
+            elif asks != weight:
+                # It answers to the impression's floor by another weight than the one that is told there.
+                by_duration = next(iter(timed.values()), None)
+                own = self._seen(Held(imp.floor, imp.currency, by_duration, True), wanted, asks, raised)
+                if own is not None and by_duration is not None:
+                    ranges = tuple((least, most) for least, most, _ in by_duration.rows)
+                    own = msgspec.structs.replace(own, ranges=ranges)
+            if own is not None:
+                yield (row, -1, deal.place), own
+
+    def _seen(
+        self, held: Held, wanted: str | None, weight: Weight, raised: int, may_change: bool = False
+    ) -> Told | None:
+        """Bring the floors of one object to where a bidder sees them; None where that is how they stand already.
+
+        `may_change`: where there is no floor, and what is asked has no rate to its currency, it may be told in ours.
+        """
+        source = held.currency
+        currency = source if wanted is None or self.rates.ratio(source, wanted) is None else wanted
+
+        def over(currency: str) -> CpmMicros | None:
+            asked = [told(CpmMicros(amount), self.currency, currency, self.currency, weight, self.rates)
+                     for amount in (raised, self.min_price)]  # fmt: skip
+            return None if None in asked else max(filter(None, asked), default=_NOTHING)
+
+        least = over(currency)
+        if least is None and may_change and not held.floor:
+            currency, least = self.currency, over(self.currency)
+
+        def seen(amount: CpmMicros) -> CpmMicros | None:
+            return told(amount, source, currency, self.currency, weight, self.rates)
+
+        floor = None if held.floor is None else seen(held.floor)
+        seen_rows = () if held.timed is None else tuple(seen(row[2]) for row in held.timed.rows)
+        rate = None if held.timed is None or held.timed.rate is None else seen(held.timed.rate)
+        if least is None or None in seen_rows or (floor is None and held.floor is not None):
+            return None  # every bid under it fails for want of a rate, whatever is told
+        if floor is not None:
+            floor = max(floor, least)
+        rows = tuple(max(row, least) for row in seen_rows if row is not None)
+        before = () if held.timed is None else tuple(row[2] for row in held.timed.rows)
+        same = floor == held.floor and rows == before and (held.timed is None or rate == held.timed.rate)
+        return None if same and currency == source and not held.fine else Told(currency, floor, rows, rate)
 
 
-def least_told(min_price: CpmMicros, currency: str, auction_currency: str, rates: Rates) -> CpmMicros | None:
-    """Give the least price of any sale in another currency, UP; None without a rate."""
-    ratio: Ratio | None = rates.ratio(auction_currency, currency)
-    return None if ratio is None else ratio.up(min_price)
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """The floors that stand in one object of a request, in its currency; `floor` None: it states none."""
+
+    floor: CpmMicros | None
+    currency: str
+    timed: Timed | None
+    fine: bool
+
+
+def _governing(imp: Imp, deal: Deal | None, format: int, seconds: int) -> tuple[CpmMicros, CpmMicros | None, str, bool]:
+    """Find a bid's floor: an amount, or a rate per second instead; its currency; whether the deal states it."""
+    if deal is not None:
+        if seconds and deal.timed is not None:
+            row = deal.timed.row(seconds)
+            if row is not None or deal.timed.rate is not None:
+                return row or _NOTHING, deal.timed.rate if row is None else None, deal.currency, True
+        if deal.floor is not None:
+            return deal.floor, None, deal.currency, True
+    timed = imp.formats[format].timed if format in imp.formats else None
+    if seconds and timed is not None:
+        row = timed.row(seconds)
+        if row is not None or timed.rate is not None:
+            return row or _NOTHING, timed.rate if row is None else None, imp.currency, False
+    return imp.floor, None, imp.currency, False
+
+
+def _values(imp: Imp, audience: Audience, bidder: str) -> Values:
+    """Give an impression's values for floor rules; a format or size only where it has exactly one."""
+    media_type = _MEDIA.get(imp.only, "")
+    return (media_type, imp.size, audience.domain, imp.tagid, audience.country, audience.device_type, bidder)

@@ -5,135 +5,203 @@
 
 from __future__ import annotations
 
-from math import copysign, isfinite
+from math import isfinite
 
 import msgspec
 
-from auction.core.floors import Floor, governing
-from auction.model.fx import Rates, Ratio
+from auction.core.creatives import CreativeChecks, misses_length, under
+from auction.core.floors import Floors, Terms
+from auction.core.openrtb import protobuf as wire
+from auction.model.auction import Warning
 from auction.model.money import LIMIT, CpmMicros, price_micros
-from auction.model.reasons import AuctionType, LossReason
+from auction.model.reasons import LossReason
 from auction.model.reply import Bid
-from auction.model.request import BidRequest, Deal
-from auction.model.rules import ExchangeRules
+from auction.model.request import AUDIO, VIDEO, BidRequest, Deal, Imp
+from auction.model.rules import BidderRules, ExchangeRules
+
+# Characters of a bid's id that a warning names it by; an id may be as long as the reply it came in.
+ID_CHARS_MAX = 64
+
+_TIMED = (VIDEO, AUDIO)
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):
-    """One bid after the checks. `reason` None: it stands, up to its floor, and everything below it is set.
+    """One bid after the checks. `reason` None: it stands, up to its floor, and has terms.
 
-    `imp` is a row of the request, -1 for none; `price` micros of `currency`; `ranked` micros of the auction currency.
+    `bidder` is a row of the rules, `imp` one of the request, -1 for none; `dealid` the deal that it counts for, empty
+    for none; `price` micros of `currency`; `ranked` micros of the auction currency.
     """
 
     bidder: int
     bid: Bid
     imp: int
     currency: str
+    dealid: str
     reason: LossReason | None
     duplicate: bool = False
-    deal: Deal | None = None
     price: CpmMicros = CpmMicros(0)
     ranked: CpmMicros = CpmMicros(0)
-    at: int = 0
-    floor: Floor | None = None
+    terms: Terms | None = None
 
 
 class Checks:
-    """The checks of one auction, with what they share between bids: floors found once per (imp, deal, currency)."""
+    """The checks of one auction, with what they share between bids: terms found once for all that have the same.
 
-    __slots__ = ("_allowed", "_asked", "_exchange", "_floors", "_rates", "_request")
+    `raised` is what the exchange's floor rules ask: per bidder (its row in `groups`), per impression.
+    """
 
-    def __init__(self, request: BidRequest, exchange: ExchangeRules, rates: Rates) -> None:
-        self._request = request
-        self._exchange = exchange
-        self._rates = rates
-        # OpenRTB 2.6 3.2.1: `cur` lists the currencies allowed; absent, ours and the standard's default are.
-        self._allowed = frozenset(request.cur or (exchange.currency, "USD"))
-        self._floors: dict[tuple[int, str, str], Floor | None] = {}
-        self._asked = {imp.id: row for row, imp in enumerate(request.imps)}
+    __slots__ = (
+        "_allowed", "_creatives", "_deal_or_open", "_floors", "_groups", "_highest", "_raised", "_request", "_rows",
+        "_terms", "warnings",
+    )  # fmt: skip
 
-    def verdicts(self, bidder: int, asked: tuple[int, ...], currency: str, bids: tuple[Bid, ...]) -> list[Verdict]:
-        """Check the bids of one bidder's reply, in the order sent; `asked` are the impressions it was asked for."""
-        money: LossReason | None = None
-        to_auction = None
-        if currency not in self._allowed:
-            money = LossReason.INVALID_BID
-        else:
-            to_auction = self._rates.ratio(currency, self._exchange.currency)
-            if to_auction is None:
-                money = LossReason.INTERNAL_ERROR
-        seen: set[tuple[str, str]] = set()
-        return [self._verdict(bidder, asked, currency, money, to_auction, bid, seen) for bid in bids]
-
-    def _verdict(
+    def __init__(
         self,
-        bidder: int,
-        asked: tuple[int, ...],
-        currency: str,
-        money: LossReason | None,
-        to_auction: Ratio | None,
-        bid: Bid,
-        seen: set[tuple[str, str]],
-    ) -> Verdict:
-        row = self._asked.get(bid.impid, -1)
-        if row not in asked:
-            row = -1
+        request: BidRequest,
+        exchange: ExchangeRules,
+        floors: Floors,
+        raised: list[list[int]],
+        groups: tuple[int, ...],
+    ) -> None:
+        self._request = request
+        self._floors = floors
+        self._raised = raised
+        self._groups = groups
+        self._creatives = CreativeChecks(request.blocks, exchange)
+        self._deal_or_open = exchange.deal_advertiser == "open"
+        self._highest = LIMIT if exchange.max_cpm is None else min(exchange.max_cpm, LIMIT)
+        # OpenRTB 2.6 3.2.1: `cur` lists the currencies allowed; absent, ours and the standard's default are.
+        self._allowed = request.cur or (exchange.currency, "USD")
+        self._rows = {imp.id: row for row, imp in enumerate(request.imps)}
+        self._terms: dict[tuple[int, str, str, int, int, int], Terms | None] = {}
+        self.warnings: list[Warning] = []
 
-        def rejected(reason: LossReason, duplicate: bool = False) -> Verdict:
-            return Verdict(bidder, bid, row, currency, reason, duplicate)
+    def verdicts(
+        self, bidder: int, rules: BidderRules, asked: tuple[int, ...], currency: str, bids: tuple[Bid, ...]
+    ) -> list[Verdict]:
+        """Check the bids of one bidder's reply, in the order sent; `asked` are the impressions it was asked for."""
+        seen: set[tuple[str, str]] = set()
+        verdicts = []
+        for bid in bids:
+            imp = self._rows.get(bid.impid, -1)
+            if imp not in asked:
+                imp = -1
+            identity = (bid.seat, bid.id)
+            # 1 identity
+            if not bid.id or imp < 0:
+                verdict = Verdict(bidder, bid, imp, currency, bid.dealid, LossReason.INVALID_BID)
+            elif identity in seen:
+                verdict = Verdict(bidder, bid, imp, currency, bid.dealid, LossReason.INVALID_BID, True)
+            else:
+                seen.add(identity)
+                verdict = self._verdict(bidder, rules, bid, imp, currency)
+            verdicts.append(verdict)
+        return verdicts
 
-        # 1 identity
-        if not bid.id or row < 0:
-            return rejected(LossReason.INVALID_BID)
-        identity = (bid.seat, bid.id)
-        if identity in seen:
-            return rejected(LossReason.INVALID_BID, duplicate=True)
-        seen.add(identity)
+    def _verdict(self, bidder: int, rules: BidderRules, bid: Bid, row: int, currency: str) -> Verdict:
+        """Check a bid that has a name and a place."""
+        dealid = bid.dealid
+
+        def rejected(reason: LossReason) -> Verdict:
+            return Verdict(bidder, bid, row, currency, dealid, reason)
 
         # 2 price and currency
         amount = bid.price
         if amount is None:
             return rejected(LossReason.MISSING_PRICE)
-        if not isfinite(amount) or copysign(1.0, amount) < 0:
+        if not isfinite(amount) or amount < 0 or (amount == 0 and str(amount) == "-0.0"):
             return rejected(LossReason.INVALID_BID)
         price = price_micros(amount)
-        if price == 0 and not bid.dealid:
+        if (price == 0 and not dealid) or currency not in self._allowed:
             return rejected(LossReason.INVALID_BID)
-        if money is not None:
-            return rejected(money)
-        if price is None:
+        way = self._floors.way(currency)
+        if way is None:
+            return rejected(LossReason.INTERNAL_ERROR)
+        if price is None or way.ranked(price) > self._highest:
             return rejected(LossReason.INVALID_BID)
-        assert to_auction is not None
-        ranked = to_auction.down(price)
-        exchange = self._exchange
-        if ranked > LIMIT or (exchange.max_cpm is not None and ranked > exchange.max_cpm):
-            return rejected(LossReason.INVALID_BID)
+
+        # 3 seat
+        seat, request = bid.seat, self._request
+        if (
+            (rules.seats and seat not in rules.seats)
+            or (request.seats and seat not in request.seats)
+            or seat in request.blocked_seats
+        ):
+            return rejected(LossReason.SEAT_BLOCKED)
 
         # 4 deal
-        imp = self._request.imps[row]
+        imp = request.imps[row]
         deal = None
-        at = self._request.at
-        if bid.dealid:
-            deal = imp.deals.get(bid.dealid)
+        if dealid:
+            deal = imp.deals.get(dealid)
             if deal is None:
                 return rejected(LossReason.INVALID_DEAL)
-            if deal.wseat and bid.seat not in deal.wseat:
+            if deal.seats and seat not in deal.seats:
                 return rejected(LossReason.SEAT_BLOCKED)
-            at = deal.at or at
-        elif imp.private_auction:
+            if deal.advertisers and not _of_deal(bid, deal):
+                if not self._deal_or_open:
+                    return rejected(LossReason.NOT_IN_DEAL)
+                self._tolerate(rules.name, bid, "dealid", f"{dealid[:ID_CHARS_MAX]} is not open to its advertiser")
+                deal, dealid = None, ""
+                if price == 0:
+                    return rejected(LossReason.INVALID_BID)
+        if deal is None and imp.private_auction:
             return rejected(LossReason.INVALID_DEAL)
 
+        # 5 creative
+        format = wire.mtype(bid.wire) or imp.only
+
+        def tolerate(member: str, text: str) -> None:
+            self._tolerate(rules.name, bid, member, text)
+
+        reason = self._creatives.fault(bid, imp, format, rules.blocked_creatives, tolerate)
+        if reason is not None:
+            return rejected(reason)
+
+        # 6 duration
+        seconds = 0
+        if format in _TIMED and format in imp.formats:
+            length, stated = imp.formats[format].length, wire.duration(bid.wire)
+            if length is not None and misses_length(stated, length):
+                return rejected(LossReason.CREATIVE_FILTERED)
+            seconds = max(0, stated or 0)
+
         # 7 floor: found here, compared by the kernel
-        key = (row, bid.dealid, currency)
-        if key in self._floors:
-            floor = self._floors[key]
-        else:
-            floor = governing(imp, deal, currency, exchange.currency, exchange.min_price, self._rates)
-            self._floors[key] = floor
-        if floor is None:
+        terms = self._found(bidder, rules, row, imp, deal, format if seconds else 0, seconds, currency)
+        if terms is None:
             return rejected(LossReason.INTERNAL_ERROR)
-        if at == AuctionType.FIXED_PRICE:
-            # The agreed price is the floor the buyer was told, whatever it bid above; it ranks by that.
-            ranked = to_auction.down(floor.told)
-            if ranked > LIMIT:
-                return rejected(LossReason.INTERNAL_ERROR)
-        return Verdict(bidder, bid, row, currency, None, False, deal, price, ranked, at, floor)
+        # At 3 a bid ranks by what was agreed, whatever it bid above.
+        ranked = terms.scale.ranked(price) if terms.agreed < 0 else terms.agreed
+        if ranked > LIMIT:
+            return rejected(LossReason.INVALID_BID)
+        return Verdict(bidder, bid, row, currency, dealid, None, False, price, ranked, terms)
+
+    def _found(
+        self,
+        bidder: int,
+        rules: BidderRules,
+        row: int,
+        imp: Imp,
+        deal: Deal | None,
+        format: int,
+        seconds: int,
+        currency: str,
+    ) -> Terms | None:
+        group = self._groups[bidder]
+        key = (row, "" if deal is None else deal.id, currency, group, format, seconds)
+        if key in self._terms:
+            return self._terms[key]
+        at = deal.at if deal is not None and deal.at else self._request.at
+        raised = self._raised[group][row] if self._raised else 0
+        terms = self._floors.terms(imp, deal, at, format, seconds, currency, rules.name, raised)
+        self._terms[key] = terms
+        return terms
+
+    def _tolerate(self, bidder: str, bid: Bid, member: str, text: str) -> None:
+        self.warnings.append(Warning(f"{bidder}.bid[{bid.id[:ID_CHARS_MAX]}].{member}", text))
+
+
+def _of_deal(bid: Bid, deal: Deal) -> bool:
+    """Tell whether a deal is open to an advertiser: every domain that a bid names is, and it names one."""
+    domains = wire.adomain(bid.wire)
+    return bool(domains) and all(under(one, deal.advertisers) for one in domains)

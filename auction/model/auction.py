@@ -65,11 +65,15 @@ Compiled = TypeVar("Compiled")
 
 
 class Auction(msgspec.Struct, Generic[Compiled], frozen=True, gc=False):
-    """An open auction: everything decided before anybody is asked. The deadline is arrival + `budget_us`."""
+    """An open auction: everything decided before anybody is asked. The deadline is arrival + `budget_us`.
+
+    `raised` is what the exchange's floor rules ask, micros: per group of bidders, per impression; empty for nothing.
+    """
 
     arrival: Arrival
     rules: Compiled
     request: BidRequest
+    raised: list[list[int]]
     budget_us: int
     invitations: tuple[Invitation, ...]
     not_asked: tuple[NonBid, ...]

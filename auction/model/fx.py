@@ -63,3 +63,68 @@ class Rates(msgspec.Struct, frozen=True):
         if top is None or bottom is None:
             return None
         return Ratio(top[0] * bottom[1], top[1] * bottom[0])
+
+
+class Weight(msgspec.Struct, frozen=True, gc=False):
+    """How a bid is weighed against the others: times `numerator / denominator`, less `subtract`.
+
+    `subtract` is micros of the auction currency, 0 where the fraction is not 1.
+    """
+
+    numerator: int = 1
+    denominator: int = 1
+    subtract: CpmMicros = CpmMicros(0)
+
+
+NEUTRAL = Weight()
+
+
+class Scale(msgspec.Struct, frozen=True, gc=False):
+    """The way between prices of one currency, weighed, and the auction's own: one exact step, rounded once."""
+
+    forth: Ratio
+    back: Ratio
+    subtract: CpmMicros
+
+    def ranked(self, price: CpmMicros) -> CpmMicros:
+        """Bring a buyer's price to the scale on which bids rank, DOWN, never below 0."""
+        return CpmMicros(max(0, self.forth.down(price) - self.subtract))
+
+    def returned(self, clearing_price: CpmMicros) -> CpmMicros:
+        """Bring a clearing price to the buyer's own scale, DOWN."""
+        return self.back.down(CpmMicros(clearing_price + self.subtract))
+
+
+def scale(rates: Rates, currency: str, auction_currency: str, weight: Weight) -> Scale | None:
+    """Give the way from a bid's currency to the auction's and back; None without a rate."""
+    forth, back = rates.ratio(currency, auction_currency), rates.ratio(auction_currency, currency)
+    if forth is None or back is None:
+        return None
+    top, bottom = weight.numerator, weight.denominator
+    return Scale(
+        Ratio(forth.numerator * top, forth.denominator * bottom),
+        Ratio(back.numerator * bottom, back.denominator * top),
+        weight.subtract,
+    )
+
+
+def told(
+    amount: CpmMicros, source: str, currency: str, auction_currency: str, weight: Weight, rates: Rates
+) -> CpmMicros | None:
+    """Bring a floor to where a bidder sees it: to the bid's currency and back through its weight, one exact step, UP.
+
+    A floor of 0 is none in any currency and needs no rate; None where one is missing.
+    """
+    if not amount:
+        return CpmMicros(0)
+    ratio = rates.ratio(source, currency)
+    if ratio is None or weight is NEUTRAL:
+        return None if ratio is None else ratio.up(amount)
+    if not weight.subtract:
+        top, bottom = ratio.numerator * weight.denominator, ratio.denominator * weight.numerator
+        return Ratio(top, bottom).up(amount)
+    back = rates.ratio(auction_currency, currency)
+    if back is None:
+        return None
+    top = amount * ratio.numerator * back.denominator + weight.subtract * back.numerator * ratio.denominator
+    return CpmMicros(-(-top // (ratio.denominator * back.denominator)))

@@ -32,7 +32,7 @@ MIN_TO_WIN: Final = 1  # micros of the auction currency, -1 for none
 RESULTS: Final = 2
 WINNER: Final = 0  # row of the winning bid, -1 for none
 CLEARING_PRICE: Final = 1  # micros of the auction currency; floor <= price <= the winner's RANKED
-SETTER: Final = 2  # PriceSetter: OWN_BID, AGREED, RIVAL, or FLOOR for any part of the floor
+SETTER: Final = 2  # PriceSetter: OWN_BID, AGREED, RIVAL, SOFT_FLOOR, or FLOOR for any part of the floor
 RIVAL: Final = 3  # best price among those that may set the winner's, -1 for none
 SETTLEMENTS: Final = 4
 
@@ -42,7 +42,7 @@ SAME_COMPETITOR_SETS_PRICE: Final = 2
 TABLE_MIN_TO_WIN: Final = 4
 
 _WON, _BELOW_AUCTION_FLOOR, _BELOW_DEAL_FLOOR, _LOST, _LOST_TO_DEAL = 0, 100, 101, 102, 103
-_OWN_BID, _AGREED, _RIVAL, _FLOOR = 1, 2, 3, 5
+_OWN_BID, _AGREED, _RIVAL, _FLOOR, _SOFT_FLOOR = 1, 2, 3, 5, 7
 
 
 @njit("boolean(int64[::1], int64, int64, int64)", cache=True, inline="always")
@@ -57,13 +57,16 @@ def _beats(bids: NDArray[np.int64], a: int, b: int, switches: int) -> bool:  # p
     return bool(bids[a + BIDDER] < bids[b + BIDDER])
 
 
-@njit("void(int64[::1], int64, int64, int64, int64[::1])", cache=True)
-def clear(bids: NDArray[np.int64], imps: int, increment: int, switches: int, out: NDArray[np.int64]) -> None:
+@njit("void(int64[::1], int64, int64, int64, int64, int64[::1])", cache=True)
+def clear(
+    bids: NDArray[np.int64], imps: int, increment: int, soft_floor: int, switches: int, out: NDArray[np.int64]
+) -> None:
     """Settle every impression of one auction.
 
         bids       (n * COLUMNS,) int64    row by row, columns as named above
         imps       m >= 0
         increment  micros of the auction currency, >= 0
+        soft_floor micros of the auction currency, -1 for none; for open bids at 2 only
         switches   DEALS_FIRST | SAME_COMPETITOR_SETS_PRICE | TABLE_MIN_TO_WIN
     out            (n * RESULTS + m * SETTLEMENTS,) int64   bids first, then impressions; need not be cleared
 
@@ -131,6 +134,10 @@ def clear(bids: NDArray[np.int64], imps: int, increment: int, switches: int, out
         else:
             out[imp + CLEARING_PRICE] = floor
             out[imp + SETTER] = _FLOOR
+        if bids[row + AT] == 2 and not bids[row + DEAL] and out[imp + CLEARING_PRICE] < soft_floor:
+            # A winner below it pays what it bid; one above pays no less than it.
+            out[imp + CLEARING_PRICE] = min(ranked, soft_floor)
+            out[imp + SETTER] = _OWN_BID if ranked < soft_floor else _SOFT_FLOOR
 
     for i in range(n):  # why each lost, and what would have won
         row = i * COLUMNS
@@ -162,5 +169,5 @@ def clear(bids: NDArray[np.int64], imps: int, increment: int, switches: int, out
 def warm_up() -> None:
     """Run the kernel once, so that whatever is still to be loaded or compiled is, before anybody waits for it."""
     out = np.empty(RESULTS + SETTLEMENTS, np.int64)
-    clear(np.zeros(COLUMNS, np.int64), 1, 0, 0, out)
+    clear(np.zeros(COLUMNS, np.int64), 1, 0, -1, 0, out)
     assert out[0] == _WON

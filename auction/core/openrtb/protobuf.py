@@ -6,31 +6,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
-from itertools import islice
 from math import isfinite
+from operator import attrgetter
+from typing import Any, cast
 
 import msgspec
+from google.protobuf import descriptor_pool, message_factory, struct_pb2
 from google.protobuf.message import DecodeError
 
-from auction.core.openrtb.json import strip_rest
 from auction.model.auction import NonBid, Outcome, Warning
 from auction.model.currencies import ISO_4217
 from auction.model.errors import InvalidReply, InvalidRequest
 from auction.model.money import CpmMicros, cpm, floor_micros, sent_text
 from auction.model.reasons import PriceSetter
 from auction.model.reply import Answer, Bid
-from auction.model.request import BidRequest, Deal, Imp, Media
+from auction.model.request import (
+    AUDIO,
+    BANNER,
+    NATIVE,
+    VIDEO,
+    Audience,
+    BidRequest,
+    Blocks,
+    Deal,
+    Format,
+    Imp,
+    Length,
+    Timed,
+    Told,
+    Whose,
+)
 from auction.model.rules import Limits
+from auction.v1 import openrtb_pb2
 from auction.v1.exchange_pb2 import Explanation
 from auction.v1.openrtb_pb2 import BidRequest as RequestMessage
 from auction.v1.openrtb_pb2 import BidResponse as ResponseMessage
 
 
+def _reader() -> type[RequestMessage]:
+    """Make a BidRequest class that knows the fields of the contract and no extension of anybody's, ours included.
+
+    What it does not know it can leave out in one step, and that is what a view is.
+    """
+    pool = descriptor_pool.DescriptorPool()
+    for file in (struct_pb2, openrtb_pb2):
+        pool.AddSerializedFile(file.DESCRIPTOR.serialized_pb)
+    made = message_factory.GetMessageClass(pool.FindMessageTypeByName("auction.v1.BidRequest"))
+    return cast("type[RequestMessage]", made)
+
+
+_Reader = _reader()
+
+
 def parse_request(body: bytes) -> RequestMessage:
     """Read message bytes; InvalidRequest if they are none."""
-    message = RequestMessage()
+    message = _Reader()
     try:
         message.ParseFromString(body)
     except DecodeError as error:
@@ -47,11 +79,12 @@ def decode_request(message: RequestMessage, limits: Limits) -> tuple[BidRequest,
         raise InvalidRequest("imp", "missing")
     if len(imps) > limits.imps:
         raise InvalidRequest("imp", f"expected at most {limits.imps}, were {len(imps)}")
-    at = message.at if message.HasField("at") else 0
+    at = message.at  # 2 where absent
     if at not in (0, 1, 2):
         raise InvalidRequest("at", f"expected 0, 1 or 2, was {at}")
-    if message.tmax < 0:
-        raise InvalidRequest("tmax", f"expected >= 0, was {message.tmax}")
+    tmax_ms = message.tmax
+    if tmax_ms < 0:
+        raise InvalidRequest("tmax", f"expected >= 0, was {tmax_ms}")
     rows: dict[str, int] = {}
     nouns = []
     for row, imp in enumerate(imps):
@@ -61,77 +94,199 @@ def decode_request(message: RequestMessage, limits: Limits) -> tuple[BidRequest,
         rows[noun.id] = row
         nouns.append(noun)
     warnings = []
-    if message.wseat and message.bseat:
+    wseat, bseat = _texts(message.wseat), _texts(message.bseat)
+    if wseat and bseat:
         warnings.append(Warning("bseat", "given beside wseat; both are applied"))
-    return BidRequest(message.id, at or 2, message.tmax, tuple(message.cur), tuple(nouns)), warnings
+    request = BidRequest(message.id, at or 2, tmax_ms, tuple(message.cur), tuple(nouns), wseat, bseat, _blocks(message))
+    return request, warnings
+
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+def _texts(texts: Sequence[str]) -> frozenset[str]:
+    return frozenset(texts) if texts else _NOTHING
+
+
+def _blocks(message: RequestMessage) -> Blocks | None:
+    badv, bcat, bapp, wlang, wlangb = _BLOCKS(message)
+    if not (badv or bcat or bapp or wlang or wlangb):
+        return None
+    return Blocks(
+        advertisers=_domains(badv) if badv else _NOTHING,
+        categories=_texts(bcat),
+        taxonomy=message.cattax,
+        apps=_texts(bapp),
+        languages=frozenset(primary_language(language) for language in wlang) if wlang else _NOTHING,
+        tags=tuple(tag.lower() for tag in wlangb) if wlangb else (),
+        speak=bool(wlang or wlangb),
+    )
+
+
+_BLOCKS = attrgetter("badv", "bcat", "bapp", "wlang", "wlangb")
+
+
+def domain(text: str) -> str:
+    """Write a domain as it is compared: without case, and without the dot of the root."""
+    return text.lower().removesuffix(".")
+
+
+def _domains(texts: Iterable[str]) -> frozenset[str]:
+    # An empty one would stand for every domain there is, and is nobody's.
+    return frozenset(filter(None, map(domain, texts)))
+
+
+def primary_language(tag: str) -> str:
+    """Give the language of a tag, `en` of `en-US`, in lower case."""
+    return tag.partition("-")[0].lower()
+
+
+def audience(message: RequestMessage) -> Audience:
+    """Read where an ad will be seen: what floor rules tell impressions of one request from another's by."""
+    channel = message.WhichOneof("distributionchannel")
+    where = "" if channel is None else getattr(message, channel).domain
+    device = message.device
+    kind = device.devicetype
+    return Audience(domain(where), device.geo.country.upper(), str(kind) if kind else "")
 
 
 def _imp(row: int, imp: RequestMessage.Imp, limits: Limits) -> Imp:
-    path = f"imp[{row}]"
-    if not imp.id:
-        raise InvalidRequest(f"{path}.id", "missing")
+    id, tagid, amount, code = _IMP(imp)
+    if not id:
+        raise InvalidRequest(f"imp[{row}].id", "missing")
+    formats: dict[int, Format] = {}
     media = 0
+    sizes: frozenset[tuple[int, int]] = _NO_SIZES
+    flexible = False
     if imp.HasField("banner"):
-        media |= _BANNER
+        media, formats[BANNER] = 1, _banner(imp.banner)
+        sizes, flexible = formats[BANNER].sizes, bool(formats[BANNER].ratios)
     if imp.HasField("video"):
-        media |= _VIDEO
-        _timed(f"{path}.video", imp.video)
+        media, formats[VIDEO] = media | 2, _timed(f"imp[{row}].video", imp.video)
+        width, height = imp.video.w, imp.video.h
+        if width > 0 and height > 0:
+            sizes |= {(width, height)}
     if imp.HasField("audio"):
-        media |= _AUDIO
-        _timed(f"{path}.audio", imp.audio)
+        media, formats[AUDIO] = media | 4, _timed(f"imp[{row}].audio", imp.audio)
     if imp.HasField("native"):
-        media |= _NATIVE
+        media, formats[NATIVE] = media | 8, Format(_numbers(imp.native.battr))
     if not media:
-        raise InvalidRequest(path, "expected one of banner, video, audio, native")
-    floor = _floor(path, "bidfloor", imp.bidfloor)
-    currency = _currency(path, imp.bidfloorcur)
-    if not imp.HasField("pmp"):
-        return Imp(imp.id, imp.tagid, media, floor, currency, False, _NO_DEALS)
-    pmp = imp.pmp
-    if len(pmp.deals) > limits.deals_per_imp:
-        raise InvalidRequest(f"{path}.pmp.deals", f"expected at most {limits.deals_per_imp}, were {len(pmp.deals)}")
-    deals: dict[str, Deal] = {}
-    for place, deal in enumerate(pmp.deals):
-        # The first of two deals with one id is the one that bids answer to.
-        noun = _deal(f"{path}.pmp.deals[{place}]", deal)
-        deals.setdefault(noun.id, noun)
-    return Imp(imp.id, imp.tagid, media, floor, currency, pmp.private_auction, deals)
+        raise InvalidRequest(f"imp[{row}]", "expected one of banner, video, audio, native")
+    floor = _floor(f"imp[{row}]", "bidfloor", amount) if amount else CpmMicros(0)
+    if code not in ISO_4217:
+        raise _no_currency(f"imp[{row}]", code)
+    private, deals = False, _NO_DEALS
+    if imp.HasField("pmp"):
+        private, deals = imp.pmp.private_auction, _deals(f"imp[{row}].pmp.deals", imp.pmp.deals, limits)
+    return Imp(
+        id,
+        tagid,
+        media,
+        next(iter(formats)) if len(formats) == 1 else 0,
+        formats,
+        "{}x{}".format(*next(iter(sizes))) if len(sizes) == 1 and not flexible else "",
+        imp.secure,
+        floor,
+        code,
+        private,
+        deals,
+        cpm(floor) > amount
+        or any(format.timed is not None and format.timed.fine for format in formats.values())
+        or any(deal.fine for deal in deals.values()),
+    )
 
 
-# Plain integers: arithmetic on an IntFlag costs ten times as much.
-_BANNER, _VIDEO, _AUDIO, _NATIVE = int(Media.BANNER), int(Media.VIDEO), int(Media.AUDIO), int(Media.NATIVE)
+_IMP = attrgetter("id", "tagid", "bidfloor", "bidfloorcur")
 _NO_DEALS: dict[str, Deal] = {}
+_NO_SIZES: frozenset[tuple[int, int]] = frozenset()
+_NO_NUMBERS: frozenset[int] = frozenset()
 
 
-def _deal(path: str, deal: RequestMessage.Deal) -> Deal:
+def _numbers(numbers: Sequence[int]) -> frozenset[int]:
+    return frozenset(numbers) if numbers else _NO_NUMBERS
+
+
+def _banner(banner: RequestMessage.Banner) -> Format:
+    width, height, formats, battr = _BANNER_FIELDS(banner)
+    sizes = {(width, height)} if width > 0 and height > 0 else set()
+    ratios = []
+    for format in formats:
+        width, height, wratio, hratio = _FORMAT(format)
+        if width > 0 and height > 0:
+            sizes.add((width, height))
+        elif wratio > 0 and hratio > 0:
+            ratios.append((wratio, hratio, format.wmin))
+    return Format(_numbers(battr), frozenset(sizes), tuple(ratios))
+
+
+_BANNER_FIELDS = attrgetter("w", "h", "format", "battr")
+_FORMAT = attrgetter("w", "h", "wratio", "hratio")
+
+
+def _deals(path: str, deals: Sequence[RequestMessage.Deal], limits: Limits) -> dict[str, Deal]:
+    if len(deals) > limits.deals_per_imp:
+        raise InvalidRequest(path, f"expected at most {limits.deals_per_imp}, were {len(deals)}")
+    nouns: dict[str, Deal] = {}
+    for place, deal in enumerate(deals):
+        # The first of two deals with one id is the one that bids answer to.
+        noun = _deal(f"{path}[{place}]", place, deal)
+        nouns.setdefault(noun.id, noun)
+    return nouns
+
+
+def _deal(path: str, place: int, deal: RequestMessage.Deal) -> Deal:
     if not deal.id:
         raise InvalidRequest(f"{path}.id", "missing")
     if deal.at not in (0, 1, 2, 3):
         raise InvalidRequest(f"{path}.at", f"expected 0 to 3, was {deal.at}")
-    if deal.HasField("mincpmpersec"):
-        _floor(path, "mincpmpersec", deal.mincpmpersec)
-    _durfloors(path, deal.durfloors)
+    timed = _floors_by_duration(path, deal)
+    if deal.bidfloorcur not in ISO_4217:
+        raise _no_currency(path, deal.bidfloorcur)
+    floor = _floor(path, "bidfloor", deal.bidfloor) if deal.HasField("bidfloor") else None
     return Deal(
+        place,
         deal.id,
-        _floor(path, "bidfloor", deal.bidfloor) if deal.HasField("bidfloor") else None,
-        _currency(path, deal.bidfloorcur),
+        floor,
+        deal.bidfloorcur,
         deal.at,
-        frozenset(deal.wseat),
+        _texts(deal.wseat),
+        _domains(deal.wadomain) if deal.wadomain else _NOTHING,
+        timed,
+        (floor is not None and cpm(floor) > deal.bidfloor) or (timed is not None and timed.fine),
     )
 
 
-def _timed(path: str, media: RequestMessage.Video | RequestMessage.Audio) -> None:
-    if media.rqddurs and (media.HasField("minduration") or media.HasField("maxduration")):
-        given = "minduration" if media.HasField("minduration") else "maxduration"
-        raise InvalidRequest(f"{path}.rqddurs", f"expected without {given}")
-    if media.HasField("mincpmpersec"):
-        _floor(path, "mincpmpersec", media.mincpmpersec)
-    _durfloors(path, media.durfloors)
+def _timed(path: str, media: RequestMessage.Video | RequestMessage.Audio) -> Format:
+    """Read a video or audio: how long a creative may be, and its floors by duration."""
+    shortest, longest = media.HasField("minduration"), media.HasField("maxduration")
+    exact = _numbers(media.rqddurs)
+    if exact and (shortest or longest):
+        raise InvalidRequest(f"{path}.rqddurs", f"expected without {'minduration' if shortest else 'maxduration'}")
+    length = None
+    pod = media.poddur > 0
+    if exact or shortest or longest or pod:
+        length = Length(media.minduration, media.maxduration if longest else None, exact, pod)
+    return Format(_numbers(media.battr), length=length, timed=_floors_by_duration(path, media))
 
 
-def _durfloors(path: str, durfloors: Iterable[RequestMessage.DurFloors]) -> None:
-    for place, entry in enumerate(durfloors):
-        _floor(f"{path}.durfloors[{place}]", "bidfloor", entry.bidfloor)
+def _floors_by_duration(
+    path: str, holder: RequestMessage.Video | RequestMessage.Audio | RequestMessage.Deal
+) -> Timed | None:
+    rate = _floor(path, "mincpmpersec", holder.mincpmpersec) if holder.HasField("mincpmpersec") else None
+    durfloors = holder.durfloors
+    if rate is None and not durfloors:
+        return None
+    rows = tuple(
+        (
+            entry.mindur if entry.HasField("mindur") else None,
+            entry.maxdur if entry.HasField("maxdur") else None,
+            _floor(f"{path}.durfloors[{place}]", "bidfloor", entry.bidfloor),
+        )
+        for place, entry in enumerate(durfloors)
+    )
+    fine = rate is not None and cpm(rate) > holder.mincpmpersec
+    fine = fine or any(cpm(row[2]) > entry.bidfloor for row, entry in zip(rows, durfloors, strict=True))
+    return Timed(rows, rate, fine)
 
 
 def _floor(path: str, member: str, amount: float) -> CpmMicros:
@@ -147,57 +302,100 @@ def _floor(path: str, member: str, amount: float) -> CpmMicros:
     return floor
 
 
-def _currency(path: str, code: str) -> str:
-    if code not in ISO_4217:
-        raise InvalidRequest(f"{path}.bidfloorcur", f'expected an ISO 4217 code, was "{code[:16]}"')
-    return code
+def _no_currency(path: str, code: str) -> InvalidRequest:
+    return InvalidRequest(f"{path}.bidfloorcur", f'expected an ISO 4217 code, was "{code[:16]}"')
 
 
-# A floor as a bidder is told it: the double and its currency.
-Told = tuple[float, str]
+_FORMATS = {VIDEO: "video", AUDIO: "audio"}
 
 
-def view(
-    message: RequestMessage,
-    imps: Sequence[int],
-    tmax_ms: int,
-    floors: Mapping[int, Told],
-    deals: Mapping[tuple[int, int], Told],
-) -> RequestMessage:
-    """Make what a bidder is told: the impressions it is asked for, its own tmax, the floors it will be held to.
+def view(message: RequestMessage, imps: Sequence[int], tmax_ms: int, told: Mapping[Whose, Told]) -> bytes:
+    """Write what a bidder is told: the impressions it is asked for, its own tmax, the floors it will be held to.
 
-    `floors` has the rows of impressions whose floor is told otherwise than `message` has it, `deals` likewise by row
-    and place of the deal.
+    `told` has the floors that differ from the request's. What has no name in the contract has none in an allow-list,
+    and is not sent.
     """
-    told = RequestMessage()
-    told.CopyFrom(message)
-    # What has no name in the contract has none in an allow-list; over JSON it would not be told either.
-    told.DiscardUnknownFields()
-    told.tmax = tmax_ms
-    for row, (amount, currency) in floors.items():
-        imp = told.imp[row]
-        imp.bidfloor, imp.bidfloorcur = amount, currency
-    for (row, place), (amount, currency) in deals.items():
-        deal = told.imp[row].pmp.deals[place]
-        deal.bidfloor, deal.bidfloorcur = amount, currency
-    if len(imps) < len(told.imp):
-        asked = [told.imp[row] for row in imps]
-        del told.imp[:]
-        told.imp.extend(asked)
-    return told
+    if told or len(imps) < len(message.imp):
+        copy = type(message)()
+        copy.CopyFrom(message)
+        message = copy
+    message.DiscardUnknownFields()
+    message.tmax = tmax_ms
+    for whose, floors in told.items():
+        _tell(message.imp[whose[0]], whose, floors)
+    if len(imps) < len(message.imp):
+        asked = [message.imp[row] for row in imps]
+        del message.imp[:]
+        message.imp.extend(asked)
+    return message.SerializeToString()
 
 
-def view_bytes(view: RequestMessage) -> bytes:
-    """Write a view as a message. What JSON held beyond the fields is left out: no allow-list could name it."""
-    return strip_rest(view.SerializeToString())
+def _tell(imp: RequestMessage.Imp, whose: Whose, told: Told) -> None:
+    if len(whose) == 2:
+        _tell_by_duration(getattr(imp, _FORMATS[whose[1]]), told)
+        return
+    holder = imp if len(whose) == 1 else imp.pmp.deals[whose[2]]
+    holder.bidfloorcur = told.currency
+    if told.floor is not None:
+        holder.bidfloor = cpm(told.floor)
+    if len(whose) == 3:
+        _tell_by_duration(holder, told)
+
+
+def _tell_by_duration(holder: Any, told: Told) -> None:
+    if told.rate is not None:
+        holder.mincpmpersec = cpm(told.rate)
+    for least, most in told.ranges:
+        holder.durfloors.add(mindur=least, maxdur=most)
+    if told.rows:
+        for entry, floor in zip(holder.durfloors, told.rows, strict=True):
+            entry.bidfloor = cpm(floor)
+
+
+# What the checks read of a bid, each only where a request asks for it: functions of Bid.wire. The names are the
+# standard's.
+adm: Callable[[object], str] = attrgetter("adm")
+nurl: Callable[[object], str] = attrgetter("nurl")
+crid: Callable[[object], str] = attrgetter("crid")
+adomain: Callable[[object], Sequence[str]] = attrgetter("adomain")
+cat: Callable[[object], Sequence[str]] = attrgetter("cat")
+cattax: Callable[[object], int] = attrgetter("cattax")
+bundle: Callable[[object], str] = attrgetter("bundle")
+attr: Callable[[object], Sequence[int]] = attrgetter("attr")
+languages: Callable[[object], tuple[str, str]] = attrgetter("language", "langb")
+size: Callable[[object], tuple[int, int]] = attrgetter("w", "h")
+mtype: Callable[[object], int] = attrgetter("mtype")
+
+
+def adm_native(wire: object) -> str | None:
+    """Give the text of markup that a bidder sent as a native message; None where it sent none."""
+    assert isinstance(wire, ResponseMessage.Bid)
+    return str(wire.adm_native) if wire.HasField("adm_native") else None
+
+
+def duration(wire: object) -> int | None:
+    """Give `dur`, None where it is absent."""
+    assert isinstance(wire, ResponseMessage.Bid)
+    return wire.dur if wire.dur or wire.HasField("dur") else None
 
 
 def scale_floors(body: bytes, scale: Fraction) -> bytes:
     """Multiply the floors of impressions, for a laboratory's "what if"; a deal's floor is an agreement and stays."""
     message = parse_request(body)
+
+    def scaled(holder: object, member: str) -> None:
+        amount: float = getattr(holder, member)
+        if amount and isfinite(amount):
+            setattr(holder, member, float(Fraction(amount) * scale))
+
     for imp in message.imp:
-        if imp.HasField("bidfloor") and isfinite(imp.bidfloor):
-            imp.bidfloor = float(Fraction(imp.bidfloor) * scale)
+        scaled(imp, "bidfloor")
+        for format in _FORMATS.values():
+            if imp.HasField(format):
+                media = getattr(imp, format)
+                scaled(media, "mincpmpersec")
+                for entry in media.durfloors:
+                    scaled(entry, "bidfloor")
     return message.SerializeToString()
 
 
@@ -212,22 +410,26 @@ def decode_reply(body: bytes, limits: Limits) -> Answer:
     currency = message.cur or "USD"
     if message.HasField("nbr"):
         return Answer(message.id, currency, message.nbr, ())
-    offered = (
-        Bid(bid.id, bid.impid, bid.price if bid.HasField("price") else None, bid.dealid, seatbid.seat, bid)
-        for seatbid in message.seatbid
-        for bid in seatbid.bid
-    )
-    # A reply has room for thousands more, at two bytes each; nobody looks at those.
-    bids = tuple(islice(offered, limits.bids_per_reply + 1))
-    if len(bids) > limits.bids_per_reply:
-        raise InvalidReply(f"expected at most {limits.bids_per_reply} bids")
+    bids: list[Bid] = []
+    for seatbid in message.seatbid:
+        offered = seatbid.bid
+        # A reply has room for thousands more, at two bytes each; nobody looks at those.
+        if len(bids) + len(offered) > limits.bids_per_reply:
+            raise InvalidReply(f"expected at most {limits.bids_per_reply} bids")
+        seat = seatbid.seat
+        for bid in offered:
+            id, impid, price, dealid = _OFFER(bid)
+            bids.append(Bid(id, impid, price if price or bid.HasField("price") else None, dealid, seat, bid))
     # From here on every bid has its seat and currency beside it. What a reply says once, in 60 000 characters, it would
     # say a hundred times in the record and the explanation, and it would be hashed as often where bids tie.
     if len(body) * len(bids) > limits.reply_bytes:
         unfolded = len(currency) * len(bids) + sum(len(bid.seat) for bid in bids)
         if unfolded > limits.reply_bytes:
             raise InvalidReply(f"expected at most {limits.reply_bytes} characters of seats and currency, bid by bid")
-    return Answer(message.id, currency, None, bids)
+    return Answer(message.id, currency, None, tuple(bids))
+
+
+_OFFER = attrgetter("id", "impid", "price", "dealid")
 
 
 class Sale(msgspec.Struct, frozen=True, gc=False):
@@ -236,6 +438,7 @@ class Sale(msgspec.Struct, frozen=True, gc=False):
     bidder: str
     bid: Bid
     price: CpmMicros
+    dealid: str
 
 
 def response(request: str, auction: str, currency: str, sales: Sequence[Sale], nbr: int | None) -> ResponseMessage:
@@ -256,6 +459,8 @@ def response(request: str, auction: str, currency: str, sales: Sequence[Sale], n
         bid = seatbid.bid.add()
         bid.CopyFrom(sale.bid.wire)  # type: ignore[arg-type]  # the handle that decode_reply put there
         bid.price = cpm(sale.price)
+        if not sale.dealid:
+            bid.ClearField("dealid")
     return message
 
 
