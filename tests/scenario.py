@@ -7,20 +7,29 @@
 #     rules    KEY VALUE ...                       settings of the exchange; `at` is the request's
 #     limits   KEY VALUE ...
 #     fx       CODE RATE ...                       units per USD
+#     floors   KEY VALUE ...                       the exchange's own: floor_min, skip_rate, default
+#     model    NAME KEY VALUE ...                  one of its models, weight and default; the rows below belong to it
+#     floor    KEY VALUE ... cpm AMOUNT            one of its rules
+#     adjust   KEY VALUE ...                       bidder, deal, media; multiplier or subtract
 #     bidder   NAME KEY VALUE ...                  an entry of the configuration
 #     request  KEY VALUE ...                       members of the request
 #     imp      ID KEY VALUE ...                    floor, cur, media, private; other keys are members of the impression
-#     deal     IMP ID KEY VALUE ...                floor, cur, at, wseat
+#     deal     IMP ID KEY VALUE ...                floor, cur, at, wseat, wadomain, durfloors, mincpmpersec
 #     bid      BIDDER SEAT IMP PRICE DEAL KEY VALUE ...  |  OUTCOME PAYS MIN_TO_WIN KEY VALUE ...
 #     reply    BIDDER STATUS KEY VALUE ...         |  status of every impression that the bidder was asked for
 #     nonbid   BIDDER IMP                          |  status of that one
+#     warning  PATH                                what of a bid was tolerated: all there is, or - for nothing
 #     nbr      NUMBER                              given with an answer in which nothing is sold
 #     refused  PATH                                the request is refused, naming this field
 #
-# A key with dots is a path, a value is JSON without blanks or else a string; lists may be written a,b. PAYS is what
-# the buyer is told, in its currency. After MIN_TO_WIN may stand `clearing` (the price in the auction currency, where
-# that is not PAYS), `setter` and `floor`. OUTCOME is a loss reason by name; DUPLICATE is INVALID_BID with its own
-# non-bid status, UNPLACED one on an impression that was not asked.
+# A key with dots is a path, a value is JSON without blanks or else a string; lists may be written a,b. `durfloors` may
+# be written 6-15=2.00,16-=3.00 and banner.format 300x250,16:9@320 (a ratio from a least width). In a format - takes
+# away what it has by itself, such as 300x250. Keys of a bid are its id and members of the creative; in `adm` a blank is
+# written ~. A bid without `crid` is warned of by default, which counts only where a `warning` is claimed.
+#
+# PAYS is what the buyer is told, in its currency. After MIN_TO_WIN may stand `clearing` (the price in the auction
+# currency, where that is not PAYS), `setter` and `floor`. OUTCOME is a loss reason by name; DUPLICATE is INVALID_BID
+# with its own non-bid status, UNPLACED one on an impression that was not asked.
 
 from __future__ import annotations
 
@@ -42,12 +51,25 @@ OUTCOMES = {
     "DUPLICATE": 3,
     "UNPLACED": 3,
     "INVALID_DEAL": 4,
+    "MISSING_MARKUP": 7,
+    "MISSING_CREATIVE_ID": 8,
     "MISSING_PRICE": 9,
     "BELOW_AUCTION_FLOOR": 100,
     "BELOW_DEAL_FLOOR": 101,
     "LOST_TO_HIGHER_BID": 102,
     "LOST_TO_DEAL": 103,
     "SEAT_BLOCKED": 104,
+    "CREATIVE_FILTERED": 200,
+    "CREATIVE_DISAPPROVED": 202,
+    "WRONG_SIZE": 203,
+    "WRONG_FORMAT": 204,
+    "ADVERTISER_BLOCKED": 205,
+    "NOT_SECURE": 207,
+    "WRONG_LANGUAGE": 208,
+    "CATEGORY_BLOCKED": 209,
+    "ATTRIBUTE_BLOCKED": 210,
+    "NOT_IN_DEAL": 213,
+    "APP_BLOCKED": 215,
 }
 ACCEPTED = ("WON", "LOST_TO_HIGHER_BID", "LOST_TO_DEAL")
 
@@ -62,8 +84,25 @@ STATUSES = {
     "BELOW_FLOOR": 301,
     "DUPLICATE": 302,
     "BELOW_DEAL_FLOOR": 304,
+    "INVALID_CREATIVE": 350,
+    "WRONG_SIZE": 351,
+    "NOT_SECURE": 352,
+    "WRONG_FORMAT": 353,
+    "ADVERTISER_BLOCKED": 356,
+    "CATEGORY_BLOCKED": 357,
 }
-REJECTED_AS = {"BELOW_AUCTION_FLOOR": "BELOW_FLOOR", "BELOW_DEAL_FLOOR": "BELOW_DEAL_FLOOR", "DUPLICATE": "DUPLICATE"}
+# The outcomes that the publisher learns of by another name, or only as REJECTED.
+REJECTED_AS = {
+    "BELOW_AUCTION_FLOOR": "BELOW_FLOOR",
+    "CREATIVE_DISAPPROVED": "INVALID_CREATIVE",
+    **{
+        name: name
+        for name in (
+            "BELOW_DEAL_FLOOR", "DUPLICATE", "WRONG_SIZE", "NOT_SECURE", "WRONG_FORMAT", "ADVERTISER_BLOCKED",
+            "CATEGORY_BLOCKED",
+        )
+    },
+}  # fmt: skip
 
 MEDIA: dict[str, Json] = {
     "banner": {"w": 300, "h": 250},
@@ -71,7 +110,17 @@ MEDIA: dict[str, Json] = {
     "audio": {"mimes": ["audio/mp4"]},
     "native": {"request": "{}"},
 }
-LISTS = ("cur", "wseat", "bseat", "media")
+LISTS = (
+    "cur", "wseat", "bseat", "media", "seats", "blocked_creatives", "badv", "bcat", "bapp", "wlang", "wlangb",
+    "wadomain", "adomain", "cat",
+)  # fmt: skip
+NUMBERS = ("attr", "battr", "rqddurs")
+TEXTS = ("adm", "nurl", "crid", "bundle", "language", "langb", "tagid", "currency", "default", "floor_min", "skip_rate")
+CREATIVE = (
+    "adm", "nurl", "adomain", "cat", "cattax", "attr", "crid", "bundle", "w", "h", "mtype", "dur", "language", "langb",
+)  # fmt: skip
+# Amounts stay text, which is how a decimal is read exactly.
+AMOUNTS = ("increment", "min_price", "max_cpm", "soft_floor")
 
 
 @dataclass
@@ -98,6 +147,7 @@ class Scenario:
     case: Json
     bids: list[ExpectedBid] = field(default_factory=list)
     non_bids: list[tuple[str, str | None, str, str | None, int]] = field(default_factory=list)
+    warnings: set[str] | None = None
     nbr: int | None = None
     refused: str | None = None
 
@@ -140,6 +190,9 @@ class Scenario:
             repr(tuple(n[key] for key in ("bidder", "seat", "imp", "bid", "status"))) for n in answer["non_bids"]
         )
         yield from _differ("non_bids", non_bids, were)
+        if self.warnings is not None:
+            tolerated = {warning["path"] for warning in answer["warnings"] if ".bid[" in warning["path"]}
+            yield from _differ("warnings", sorted(self.warnings), sorted(tolerated))
         yield from _differ("nbr", self.nbr, answer["nbr"])
 
 
@@ -169,6 +222,10 @@ def read(path: Path) -> Scenario:
                 "rules": reader.rules,
                 "limits": reader.limits,
                 "fx": reader.fx,
+                "floors": reader.floors,
+                "model": reader.model,
+                "floor": reader.floor,
+                "adjust": reader.adjust,
                 "bidder": reader.bidder,
                 "request": reader.request,
                 "imp": reader.imp,
@@ -176,6 +233,7 @@ def read(path: Path) -> Scenario:
                 "bid": reader.bid,
                 "reply": reader.reply,
                 "nonbid": reader.nonbid,
+                "warning": reader.warning,
                 "nbr": reader.nbr,
                 "refused": reader.refused,
             }
@@ -202,8 +260,7 @@ class _Reader:
                 listed = dict(pair.split(":") for pair in text.split(","))
                 self.case.setdefault("exchange", {})["increment"] = listed
             else:
-                # Amounts stay text, which is how a decimal is read exactly.
-                value = text if key in ("increment", "min_price", "max_cpm", "tie_key") else _value(text)
+                value = text if key in (*AMOUNTS, "tie_key") else _value(text)
                 self.case.setdefault("exchange", {})[key] = value
 
     def limits(self, words: list[str], _: list[str]) -> None:
@@ -211,6 +268,25 @@ class _Reader:
 
     def fx(self, words: list[str], _: list[str]) -> None:
         self.case["fx"] = dict(_pairs(words))
+
+    def floors(self, words: list[str], _: list[str]) -> None:
+        for key, text in _pairs(words):
+            _put(self.case.setdefault("floors", {}), key, text)
+
+    def model(self, words: list[str], _: list[str]) -> None:
+        model: Json = {"name": words[0], "rules": []}
+        for key, text in _pairs(words[1:]):
+            _put(model, key, text)
+        self.case.setdefault("floors", {}).setdefault("models", []).append(model)
+
+    def floor(self, words: list[str], _: list[str]) -> None:
+        rule = dict(_pairs(words))
+        rule["floor"] = rule.pop("cpm")
+        floors = self.case.setdefault("floors", {})
+        (floors["models"][-1] if "models" in floors else floors).setdefault("rules", []).append(rule)
+
+    def adjust(self, words: list[str], _: list[str]) -> None:
+        self.case.setdefault("exchange", {}).setdefault("bid_adjustments", []).append(dict(_pairs(words)))
 
     def bidder(self, words: list[str], _: list[str]) -> None:
         entry: Json = {"name": words[0]}
@@ -237,7 +313,8 @@ class _Reader:
             else:
                 _put(imp, {"floor": "bidfloor", "cur": "bidfloorcur"}.get(key, key), text)
         for medium in media:
-            imp[medium] = {**MEDIA[medium], **imp.get(medium, {})}
+            members = {**MEDIA[medium], **imp.get(medium, {})}
+            imp[medium] = {key: value for key, value in members.items() if value != "-"}
         self.case["request"]["imp"].append(imp)
         self.imps[words[0]] = imp
 
@@ -255,6 +332,10 @@ class _Reader:
             # JSON has no word for these; a case writes them as strings.
             bid["price"] = price if price in ("NaN", "Infinity", "-Infinity", "-0.0") else json.loads(price)
         bid = {key: value for key, value in bid.items() if value != "-"}
+        del options["id"]
+        for key, text in options.items():
+            assert key in CREATIVE, key
+            _put(bid, key, text)
         reply = self.replied(bidder, "BID")
         seatbids = reply["body"].setdefault("seatbid", [])
         if not seatbids or seatbids[-1].get("seat", "-") != seat:
@@ -299,6 +380,11 @@ class _Reader:
 
     def nonbid(self, words: list[str], after: list[str]) -> None:
         self.statuses[words[0], words[1]] = _status(after[0])
+
+    def warning(self, words: list[str], _: list[str]) -> None:
+        warnings = self.scenario.warnings = self.scenario.warnings or set()
+        if words[0] != "-":
+            warnings.add(words[0])
 
     def nbr(self, words: list[str], _: list[str]) -> None:
         self.scenario.nbr = int(words[0])
@@ -359,4 +445,35 @@ def _put(members: Json, path: str, text: str) -> None:
     *parents, last = path.split(".")
     for parent in parents:
         members = members.setdefault(parent, {})
-    members[last] = text.split(",") if last in LISTS else _value(text)
+    members[last] = _member(last, text)
+
+
+def _member(name: str, text: str) -> Any:
+    if name in TEXTS:
+        return text.replace("~", " ") if name == "adm" else text
+    if text.startswith("["):
+        return _value(text)
+    if name in LISTS:
+        return text.split(",")
+    if name in NUMBERS:
+        return [int(number) for number in text.split(",")]
+    if name == "durfloors":
+        return [_floor_by_duration(entry) for entry in text.split(",")]
+    if name == "format":
+        return [_size(entry) for entry in text.split(",")]
+    return _value(text)
+
+
+def _floor_by_duration(entry: str) -> Json:
+    range, _, floor = entry.partition("=")
+    least, _, most = range.partition("-")
+    members = {"mindur": least, "maxdur": most, "bidfloor": floor}
+    return {name: json.loads(text) for name, text in members.items() if text}
+
+
+def _size(entry: str) -> Json:
+    if "x" in entry:
+        return dict(zip(("w", "h"), map(int, entry.split("x")), strict=True))
+    ratio, _, least = entry.partition("@")
+    members = dict(zip(("wratio", "hratio"), map(int, ratio.split(":")), strict=True))
+    return {**members, "wmin": int(least)} if least else members

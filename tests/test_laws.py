@@ -113,6 +113,7 @@ def replies(draw: st.DrawFn, bidder: str, worth: dict[str, float], tame: bool) -
                     ),
                     "price": None if draw(seldom) else draw(any_prices),
                 }
+            bid["adm"] = "<VAST/>"  # video and native need one
             bid["dealid"] = draw(st.sampled_from([None, None, None, "", "d0", "d0", "d1", "d2"]))
             bids.append(without_nothing(bid))
         seatbids.append(without_nothing({"seat": seat, "bid": bids}))

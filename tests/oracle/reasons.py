@@ -1,0 +1,21 @@
+# Why a bid did not win, by the numbers of the standard's list, and what the publisher is told instead.
+
+from __future__ import annotations
+
+WON, INTERNAL, BAD_BID, BAD_DEAL, NO_MARKUP, NO_CREATIVE_ID, NO_PRICE = 0, 1, 3, 4, 7, 8, 9
+BELOW_FLOOR, BELOW_DEAL_FLOOR, OUTBID, BEHIND_DEAL, WRONG_SEAT = 100, 101, 102, 103, 104
+WRONG_LENGTH, BLOCKED_CREATIVE, WRONG_SIZE, WRONG_FORMAT, BLOCKED_ADVERTISER = 200, 202, 203, 204, 205
+NOT_SECURE, WRONG_LANGUAGE, BLOCKED_CATEGORY, BLOCKED_ATTRIBUTE, NOT_IN_DEAL, BLOCKED_APP = 207, 208, 209, 210, 213, 215
+
+# The publisher learns of a rejected bid less than its bidder does; of what is not listed, 300.
+REJECTED_AS = {
+    BELOW_FLOOR: 301,
+    BELOW_DEAL_FLOOR: 304,
+    BLOCKED_CREATIVE: 350,
+    WRONG_SIZE: 351,
+    NOT_SECURE: 352,
+    WRONG_FORMAT: 353,
+    BLOCKED_ADVERTISER: 356,
+    BLOCKED_CATEGORY: 357,
+}
+REJECTED, DUPLICATE = 300, 302
