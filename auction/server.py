@@ -1,12 +1,17 @@
 # One exchange as a process: started in order, told its rules anew while it runs, and stopped without losing anything.
 #
-# Start: configuration -> rules compiled -> kernels loaded -> bidders connected -> log opened -> ports bound -> serving.
+# Start: configuration -> kernels loaded -> rates asked for, where there are none -> rules compiled -> bidders connected
+# -> log opened -> ports bound -> serving.
 # Whoever asks before the last step hears "not serving"; whatever may fail has failed before it, so that a rollout stops
 # at the first bad process. Nothing is compiled afterwards, neither rules during an auction nor kernels ever.
 #
 # Reload: the next auction sees the new configuration whole, or nobody sees any of it. The file is read again and
 # compared, because a ConfigMap is swapped by a symbolic link and sends no signal; it counts as changed when two
 # readings in a row agree, since half a file that an editor is writing may be a valid file with fewer bidders.
+#
+# Rates: their source is asked in the background, and what it gives becomes other rules for the next auction. One task
+# changes what is in force, so that a reload and a snapshot never overtake each other; why a reload keeps a snapshot and
+# what a stale one is: docs/decisions/fx.md.
 #
 # Stop: not serving -> ports closed -> auctions in flight answered -> log flushed -> connections dropped -> exit.
 
@@ -34,12 +39,14 @@ from auction.edge.admission import Admission
 from auction.edge.eventlog import EventLog, LogInUse
 from auction.edge.metrics import CONTENT_TYPE, Metrics
 from auction.edge.outbox import Outbox
+from auction.edge.rates import OUTCOMES, Feed, Source, taken_us
 from auction.edge.transports import BidderConnection
 from auction.edge.transports.grpcio import GrpcBidder, GrpcServer
 from auction.edge.transports.http import HttpBidder, HttpServer, Page
 from auction.exchange import METHODS, Exchange, Market
 from auction.model.auction import Encoding
 from auction.model.clock import SystemClock
+from auction.model.fx import Fx
 from auction.model.rules import SOFTWARE
 from auction.presence import Presence, Sign
 from auction.v1 import exchange_pb2
@@ -110,6 +117,10 @@ class Server:
         self._ways: dict[str, _Way] = {}
         self._open: set[BidderConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._feed: Feed | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._fx_told = Fx()
+        self._refreshes = dict.fromkeys(OUTCOMES, 0)
         self._reload_asked = asyncio.Event()
         self._reloads = {"applied": 0, "refused": 0}
         self._faults: tuple[str, ...] = ()
@@ -119,7 +130,8 @@ class Server:
         """Become ready, or raise Unstartable; `stop` is due either way."""
         config = self._config
         warm_up()
-        market = await self._market(config)
+        self._feed = await self._feed_of(config)
+        market = await self._market(config, self._feed)
         self._open_log()
         self._exchange = Exchange(
             market, clock=self._clock, admission=self._admission, metrics=self._metrics, journal=self._outbox
@@ -137,6 +149,8 @@ class Server:
         assert self._grpc is not None
         await self._grpc.serving(True)
         self._tell()
+        self._quoted(market)
+        self._refresh()
         self._own(self._watch())
 
     async def stop(self) -> bool:
@@ -207,16 +221,81 @@ class Server:
         before = self._ways
         # An auction in flight keeps the market that it began with, and no auction is longer than this.
         longest_s = self._config.exchange.tmax_max_ms / 1000
-        market = await self._market(config)
-        self._config = config
+        feed = await self._feed_of(config)
+        market = await self._market(config, feed)
+        same = feed is self._feed and config.fx.refresh_s == self._config.fx.refresh_s
+        self._config, self._feed = config, feed
         self._exchange.market = market
+        self._quoted(market)
+        if not same:
+            self._refresh()
         gone = [way.connection for name, way in before.items() if self._ways.get(name) is not way]
         if gone:
             self._own(self._close_after(longest_s, gone))
 
-    async def _market(self, config: Config) -> Market:
+    async def _feed_of(self, config: Config) -> Feed | None:
+        """Give what asks the source of rates: the one at work if the source is the same, snapshot and all.
+
+        Another source is asked once before this returns, unless there are rates to begin with.
+        """
+        source = Source(config.fx.file, config.fx.url)
+        if source == Source():
+            return None
+        if self._feed is not None and self._feed.source == source:
+            return self._feed
+        feed = Feed(source, self._clock, self._refreshes)
+        if not config.fx.rates:
+            await feed.refresh()
+        return feed
+
+    def _refresh(self) -> None:
+        """Have the source asked in the background, as often as is now set."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+        self._refreshing = self._own(self._feed.run(self._config.fx.refresh_s)) if self._feed is not None else None
+
+    def _fx(self, config: Config, feed: Feed | None) -> Fx:
+        """Give the snapshot that counts now; of one that is dropped as stale only its name."""
+        fx = _snapshot(config, feed)
+        age_s, most = self._age_s(fx), config.fx.max_age_s
+        if config.fx.stale == "drop" and age_s is not None and most is not None and age_s > most:
+            return Fx(fx.id, fx.time)
+        return fx
+
+    def _age_s(self, fx: Fx) -> float | None:
+        taken = taken_us(fx.time) if fx.rates else None
+        return None if taken is None else (self._clock.wall_us() - taken) / 1e6
+
+    async def _quote(self) -> None:
+        """Have the next auction convert by the snapshot that counts now, if that is another."""
+        assert self._exchange is not None
+        market = self._exchange.market
+        fx, rules = self._fx(self._config, self._feed), market.rules.rules
+        if fx == rules.fx:
+            return
+        rules = msgspec.structs.replace(rules, fx=fx)
+        # In a thread: the tables of ten thousand floors take longer than an auction may be held up.
+        compiled = await asyncio.to_thread(compile_rules, rules)
+        self._exchange.market = market = Market(compiled, encode_rules(rules, SOFTWARE), market.connections)
+        self._quoted(market)
+        self._tell()
+
+    def _quoted(self, market: Market) -> None:
+        """Tell which snapshot counts, if it is another than the one told before."""
+        fx = market.rules.rules.fx
+        if fx == self._fx_told:
+            return
+        self._fx_told = fx
+        fields = {"id": fx.id, "time": fx.time, "rules": _digest(market)}
+        if fx.rates:
+            _log.info("exchange rates applied", extra={"fields": fields})
+        else:
+            why = "the rates are stale" if fx.time else "there are no rates"
+            _log.warning("nothing is converted: %s", why, extra={"fields": fields})
+
+    async def _market(self, config: Config, feed: Feed | None) -> Market:
         """Compile the rules and connect whom they name; connections that still fit are kept. Raises ConfigFaults."""
-        rules = config.rules()
+        rules = msgspec.structs.replace(config.rules(), fx=self._fx(config, feed))
         compiled = compile_rules(rules)
         ways: dict[str, _Way] = {}
         for bidder in config.bidders:
@@ -308,6 +387,8 @@ class Server:
         read("auction_reloads_total", lambda: [((result,), count) for result, count in self._reloads.items()])
         read("auction_reload_last_success", lambda: 0 if self._faults else 1)
         read("auction_reload_last_applied_timestamp_seconds", lambda: self._applied_us / 1e6)
+        read("auction_fx_age_seconds", self._read_age)
+        read("auction_fx_refreshes_total", lambda: [((outcome,), count) for outcome, count in self._refreshes.items()])
         if outbox is not None and eventlog is not None:
             read("auction_outbox_records", lambda: outbox.depth)
             read("auction_outbox_bytes", lambda: outbox.depth_bytes)
@@ -318,8 +399,12 @@ class Server:
             read("auction_log_bytes_total", lambda: eventlog.bytes_written)
             read("auction_log_last_sequence", lambda: eventlog.last)
 
+    def _read_age(self) -> list[tuple[tuple[str, ...], float]]:
+        age_s = self._age_s(_snapshot(self._config, self._feed))
+        return [] if age_s is None else [((), age_s)]
+
     async def _watch(self) -> None:
-        """Reload when somebody asks, or when the file has changed and holds still; one reload at a time."""
+        """Change what is in force, one change at a time: by a file that differs and holds still, a call, a snapshot."""
         before = self._content
         while True:
             with contextlib.suppress(TimeoutError):
@@ -331,6 +416,7 @@ class Server:
                 self._content = content
                 await self.reload()
             before = content
+            await self._quote()
 
     def _read(self) -> bytes | None:
         if self._path is None:
@@ -345,10 +431,11 @@ class Server:
         if self._sign is not None:
             self._sign.tell(self.presence)
 
-    def _own(self, work: Coroutine[Any, Any, None]) -> None:
+    def _own(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class _Way(msgspec.Struct, frozen=True):
@@ -374,6 +461,11 @@ def _way(bidder: Bidder, config: Config, clock: SystemClock) -> _Way:
             headers=headers,
         ),
     )
+
+
+def _snapshot(config: Config, feed: Feed | None) -> Fx:
+    """Give the last good snapshot, or what stands in the configuration until there is one."""
+    return feed.snapshot if feed is not None and feed.snapshot is not None else config.fx.snapshot()
 
 
 def refusals(before: Config, after: Config) -> tuple[str, ...]:

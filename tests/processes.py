@@ -244,12 +244,64 @@ def bidder(strategy: Strategy) -> Iterator[Bidder]:
         serving.close()
 
 
-def bids(price: float) -> Strategy:
+class RatesServer:
+    """A source of exchange rates over HTTP in this process: it answers with `snapshot`, None: 503.
+
+    Between `hold()` and `release()` it answers nobody.
+    """
+
+    def __init__(self, snapshot: dict[str, Any] | None) -> None:
+        self.snapshot = snapshot
+        self._free = threading.Event()
+        self._free.set()
+        source = self
+
+        class Calls(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                assert source._free.wait(PATIENCE_S)
+                snapshot = source.snapshot
+                with suppress(OSError):
+                    self.send_response(503 if snapshot is None else 200)
+                    self.end_headers()
+                    self.wfile.write(json.dumps(snapshot).encode())
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Calls)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/rates.json"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def hold(self) -> None:
+        self._free.clear()
+
+    def release(self) -> None:
+        self._free.set()
+
+    def close(self) -> None:
+        self.release()
+        self._server.shutdown()
+        self._thread.join(PATIENCE_S)
+        self._server.server_close()
+
+
+@contextmanager
+def rates_server(snapshot: dict[str, Any] | None) -> Iterator[RatesServer]:
+    serving = RatesServer(snapshot)
+    try:
+        yield serving
+    finally:
+        serving.close()
+
+
+def bids(price: float, cur: str = "USD") -> Strategy:
     """Bid this much for every impression."""
 
     def strategy(request: dict[str, Any]) -> dict[str, Any]:
         offers = [{"id": f"b{imp['id']}", "impid": imp["id"], "price": price, "adm": "<b>"} for imp in request["imp"]]
-        return {"id": request["id"], "seatbid": [{"seat": "s", "bid": offers}]}
+        return {"id": request["id"], "cur": cur, "seatbid": [{"seat": "s", "bid": offers}]}
 
     return strategy
 

@@ -21,7 +21,7 @@ HOMES = {
     "time": ("auction/model/clock.py",),
     "google.protobuf": ("auction/core/openrtb", "auction/core/record.py", "auction/edge/transports", "bidders"),
     "grpc": ("auction/edge/transports", "auction/commands", "bidders"),
-    "aiohttp": ("auction/edge/transports", "auction/commands", "bidders"),
+    "aiohttp": ("auction/edge/transports", "auction/edge/rates.py", "auction/commands", "bidders"),
     "prometheus_client": ("auction/edge/metrics.py",),
     "random": (),
     "google_crc32c": ("auction/edge/eventlog.py",),

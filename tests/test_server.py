@@ -8,10 +8,13 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import grpc
+import msgspec
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -26,11 +29,16 @@ from processes import (
     configure,
     exchange,
     packed,
+    rates_server,
     read_response,
 )
 
 from auction import replay
+from auction.config import load
+from auction.core.record import RULES, decode_rules
 from auction.edge import eventlog
+from auction.model.fx import Fx
+from auction.model.rules import rules_from_canonical
 
 # Longer than any test waits: whoever answers before it was not waiting for it.
 PATIENT = {"tmax_ms": 60_000, "tmax_max_ms": 60_000}
@@ -421,6 +429,172 @@ def test_reload_without_an_exchange_says_so(tmp_path: Path) -> None:
     assert (2, "no such exchange of this user is running here\n") == (ended.returncode, ended.stderr)
 
 
+# Exchange rates. The bidder offers 300 JPY, and its price is its bid: 2.00 USD at 150.
+
+FRESH = datetime.now(UTC).isoformat()
+PER_BID = {"at": 1, "cur": ["USD", "JPY"]}
+
+
+def snapshot(yen: str, id: str = "", time: str = FRESH) -> dict[str, Any]:
+    return {"id": id or f"at {yen}", "time": time, "rates": {"JPY": yen}}
+
+
+def price(response: Any) -> float:
+    return float(response["seatbid"][0]["bid"][0]["price"])
+
+
+def until_rates(served: ExchangeProcess, id: str) -> dict[str, Any]:
+    """Wait until these rates count."""
+    while (line := served.until("exchange rates applied"))["id"] != id:
+        pass
+    return line
+
+
+def test_another_snapshot_changes_the_next_auctions_and_none_in_flight_and_the_log_replays(tmp_path: Path) -> None:
+    with rates_server(snapshot("150")) as source, bidder(bids(300, "JPY")) as dsp_a:
+        fx = {"url": source.url, "refresh_s": 1}
+        given = settings({"name": "dsp-a", "http": dsp_a.url}, log=tmp_path / "log", fx=fx, exchange=UNHURRIED)
+        with exchange(tmp_path, given) as served:
+            assert 2.0 == price(served.grpc(a_request(**PER_BID)))
+            while dsp_a.asked.qsize():
+                dsp_a.asked.get()
+            dsp_a.hold()
+            old = [served.ask(a_request(**PER_BID, tmax=50_000)) for _ in range(4)]
+            for _ in old:
+                dsp_a.asked.get(timeout=20)
+            source.snapshot = snapshot("100")
+            told = until_rates(served, "at 100")
+            dsp_a.release()
+            assert [2.0] * 4 == [price(json_of(call)) for call in old]
+            # Calls without a pause while the next snapshot comes: each has one price or the other, and none the first
+            # once all had the second.
+            source.snapshot = snapshot("75")
+            prices: list[set[float]] = []
+            while {4.0} not in prices:
+                calls = [served.ask(a_request(**PER_BID)) for _ in range(8)]
+                prices.append({price(json_of(call)) for call in calls})
+            assert {3.0, 4.0} == set().union(*prices)
+            assert all(max(before) <= min(after) for before, after in pairwise(prices))
+            assert served.metric('auction_fx_refreshes_total{outcome="changed"}') == 3
+            assert 0 <= served.metric("auction_fx_age_seconds") < 3600
+            assert 0 == served.end()
+    auctions = logged(tmp_path / "log")
+    assert [None] * len(auctions) == [replay.difference(auction) for auction in auctions]
+    by_digest = {auction.recorded.rules_digest.hex()[:12]: auction.recorded.rules_digest for auction in auctions}
+    assert (3, True) == (len(by_digest), told["rules"] in by_digest)
+    frames = eventlog.read([tmp_path / "log"], print)
+    written = [rules_from_canonical(decode_rules(frame.payload).canonical) for frame in frames if frame.kind == RULES]
+    # One of those in flight may come after the first under the next rates, and its rules with it, again.
+    told_of = dict.fromkeys((each.fx.id, each.fx.time) for each in written)
+    assert [("at 150", FRESH), ("at 100", FRESH), ("at 75", FRESH)] == list(told_of)
+
+
+def test_ready_only_with_the_first_snapshot_where_there_are_no_other_rates(tmp_path: Path) -> None:
+    with rates_server(snapshot("150")) as source, exchange(tmp_path, {"fx": {"url": source.url}}) as served:
+        fx = Fx("at 150", FRESH, {"JPY": "150"})
+        rules = msgspec.structs.replace(load(served.config, {}).rules(), fx=fx)
+        assert rules.digest().hex()[:12] == served.ready["rules"]
+
+
+def test_ready_without_rates_where_their_source_is_down(tmp_path: Path) -> None:
+    with rates_server(None) as source, bidder(bids(300, "JPY")) as dsp_a:
+        given = settings({"name": "dsp-a", "http": dsp_a.url}, fx={"url": source.url, "refresh_s": 1})
+        with exchange(tmp_path, given) as served:
+            assert served.until("exchange rates are not refreshed: expected HTTP 200, was 503")
+            answer = served.post(a_request(cur=["JPY"]))
+            assert (400, "cur") == (answer.status, answer.json["error"]["path"])
+            assert [1] == losses(served.grpc(a_request(**PER_BID), explain=True))
+            assert b"\nauction_fx_age_seconds " not in served.get("/metrics").body
+            source.snapshot = snapshot("150")
+            until_rates(served, "at 150")
+            assert 2.0 == price(served.grpc(a_request(**PER_BID)))
+
+
+def test_rates_of_the_configuration_count_until_the_first_snapshot(tmp_path: Path) -> None:
+    with rates_server(snapshot("150")) as source, bidder(bids(300, "JPY")) as dsp_a:
+        source.hold()
+        fx = {"url": source.url, "id": "ours", "rates": {"JPY": "100"}}
+        with exchange(tmp_path, settings({"name": "dsp-a", "http": dsp_a.url}, fx=fx)) as served:
+            assert 3.0 == price(served.grpc(a_request(**PER_BID)))
+            source.release()
+            until_rates(served, "at 150")
+            assert 2.0 == price(served.grpc(a_request(**PER_BID)))
+
+
+def test_rates_in_a_file_are_taken_when_it_changes_and_kept_when_it_is_gone(tmp_path: Path) -> None:
+    file = tmp_path / "rates.json"
+    configure(file, snapshot("150"))
+    with bidder(bids(300, "JPY")) as dsp_a:
+        given = settings({"name": "dsp-a", "http": dsp_a.url}, fx={"file": str(file), "refresh_s": 1})
+        with exchange(tmp_path, given) as served:
+            assert 2.0 == price(served.grpc(a_request(**PER_BID)))
+            configure(file, {"dataAsOf": "2026-01-30", "conversions": {"USD": {"JPY": 100}}})
+            until_rates(served, "prebid-2026-01-30")
+            assert 3.0 == price(served.grpc(a_request(**PER_BID)))
+            file.unlink()
+            served.until("exchange rates are not refreshed: No such file or directory")
+            assert 3.0 == price(served.grpc(a_request(**PER_BID)))
+            assert 1 <= served.metric('auction_fx_refreshes_total{outcome="unreachable"}')
+
+
+def test_reload_keeps_the_snapshot_of_the_same_source_and_asks_another(tmp_path: Path) -> None:
+    with (
+        rates_server(snapshot("150")) as source,
+        rates_server(snapshot("100")) as other,
+        bidder(bids(300, "JPY")) as dsp_a,
+    ):
+        given = settings({"name": "dsp-a", "http": dsp_a.url})
+        with exchange(tmp_path, {**given, "fx": {"url": source.url}}) as served:
+            source.snapshot = None  # asked again, it would have nothing
+            again = {"url": source.url, "refresh_s": 600, "id": "ours", "rates": {"JPY": "75"}}
+            configure(served.config, {**given, "exchange": {"min_price": 1}, "fx": again})
+            assert 0 == served.command("reload").returncode
+            assert 2.0 == price(served.grpc(a_request(**PER_BID)))
+            configure(served.config, {**given, "fx": {"url": other.url}})
+            assert 0 == served.command("reload").returncode
+            assert 3.0 == price(served.grpc(a_request(**PER_BID)))
+            configure(served.config, {**given, "fx": {"id": "ours", "rates": {"JPY": "75"}}})
+            assert 0 == served.command("reload").returncode
+            assert 4.0 == price(served.grpc(a_request(**PER_BID)))
+            configure(served.config, given)
+            assert 0 == served.command("reload").returncode
+            assert 400 == served.post(a_request(cur=["JPY"])).status
+
+
+def test_stale_snapshot_counts_or_is_dropped_as_set(tmp_path: Path) -> None:
+    yesterday = (datetime.now(UTC) - timedelta(days=1)).isoformat()
+    with rates_server(snapshot("150", time=yesterday)) as source, bidder(bids(300, "JPY")) as dsp_a:
+        fx = {"url": source.url, "refresh_s": 1, "max_age_s": 7200}
+        given = settings({"name": "dsp-a", "http": dsp_a.url}, log=tmp_path / "log")
+        with exchange(tmp_path, {**given, "fx": fx}) as served:
+            assert 2.0 == price(served.grpc(a_request(**PER_BID)))
+            assert 24 * 3600 <= served.metric("auction_fx_age_seconds")
+            configure(served.config, {**given, "fx": {**fx, "stale": "drop"}})
+            assert 0 == served.command("reload").returncode
+            served.until("nothing is converted: the rates are stale")
+            assert 400 == served.post(a_request(cur=["JPY"])).status
+            assert [1] == losses(served.grpc(a_request(**PER_BID), explain=True))
+            assert 24 * 3600 <= served.metric("auction_fx_age_seconds")
+            source.snapshot = snapshot("100")
+            until_rates(served, "at 100")
+            assert 3.0 == price(served.grpc(a_request(**PER_BID)))
+            assert 0 == served.end()
+    auctions = logged(tmp_path / "log")
+    assert [None] * 3 == [replay.difference(auction) for auction in auctions]
+    fx_of = [auction.rules.rules.fx for auction in auctions]
+    assert [{"JPY": "150"}, {}, {"JPY": "100"}] == [fx.rates for fx in fx_of]
+    assert [yesterday, yesterday, FRESH] == [fx.time for fx in fx_of]
+
+
+def test_snapshot_is_dropped_when_it_grows_stale(tmp_path: Path) -> None:
+    aged = (datetime.now(UTC) - timedelta(seconds=56)).isoformat()
+    fx = {"id": "ours", "time": aged, "rates": {"JPY": "150"}, "max_age_s": 60, "stale": "drop"}
+    with exchange(tmp_path, {"fx": fx}) as served:
+        served.until("nothing is converted: the rates are stale")
+        assert 60 <= served.metric("auction_fx_age_seconds")
+        assert 400 == served.post(a_request(cur=["JPY"])).status
+
+
 # Calling.
 
 
@@ -450,6 +624,10 @@ def test_call_says_in_one_line_why_there_is_no_answer(place: Place, tmp_path: Pa
 
 def winners(response: Any) -> list[str]:
     return [bid["bidder"] for imp in response["ext"]["auction"]["imp"] for bid in imp["bid"] if not bid["loss_reason"]]
+
+
+def losses(response: Any) -> list[int]:
+    return [bid["loss_reason"] for imp in response["ext"]["auction"]["imp"] for bid in imp["bid"]]
 
 
 def json_of(call: Any) -> Any:

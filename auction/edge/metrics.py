@@ -147,6 +147,20 @@ TABLE: Final = (
         (),
         "When the configuration in force was read, in seconds since 1970.",
     ),
+    Metric(
+        "auction_fx_age_seconds",
+        "gauge",
+        (),
+        "How long ago the exchange rates were taken, by their own time; also of a snapshot that no longer counts."
+        " Absent without rates, or if they do not say when.",
+    ),
+    Metric(
+        "auction_fx_refreshes_total",
+        "counter",
+        ("outcome",),
+        "Times the source of exchange rates was asked: changed (another snapshot), unchanged, unreachable (no answer,"
+        " or one without a snapshot), refused (one that cannot be used). After the last two the snapshot before stays.",
+    ),
     Metric("auction_rules_info", "gauge", ("digest",), "Always 1; the rules in force, by the start of their digest."),
     Metric("auction_build_info", "gauge", ("version", "python"), "Always 1; the software and what runs it."),
 )
