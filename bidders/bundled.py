@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import Decimal
 from importlib import resources
 from typing import Any
 
 import msgspec
 
 from auction.core.openrtb.json import request_bytes
+from auction.model.currencies import ISO_4217
 from auction.v1.openrtb_pb2 import BidRequest
 
 # As the corpus tests read them.
@@ -42,6 +45,35 @@ def bundled() -> list[Request]:
         for file in sorted(resources.files("bidders").joinpath("requests").iterdir(), key=lambda file: file.name)
         if file.name.endswith(".json")
     ]
+
+
+def told_in(request: Request, currency: str, rates: Mapping[str, str]) -> Request:
+    """Give a request with its floors in one currency, whole in the minor unit, that takes bids in it, USD and EUR.
+
+    `rates` are units per USD as decimal text, with every currency that the request names.
+    """
+    value = msgspec.json.decode(request.text)
+    per_usd = {"USD": Decimal(1), **{code: Decimal(rate) for code, rate in rates.items()}}
+    unit = Decimal(1).scaleb(-ISO_4217[currency])
+
+    def amount(given: object, source: str) -> int | float:
+        told = (Decimal(str(given)) * per_usd[currency] / per_usd[source]).quantize(unit)
+        return float(told) if ISO_4217[currency] else int(told)
+
+    for imp in value["imp"]:
+        deals = imp.get("pmp", {}).get("deals", [])
+        for told in (imp, *deals):
+            source = told.get("bidfloorcur") or "USD"
+            # The floors of a format are in the currency of the impression that offers it.
+            formats = [told[name] for name in ("video", "audio") if name in told]
+            for priced in (told, *formats):
+                rows = [row for row in priced.get("durfloors", ()) if "bidfloor" in row]
+                for row, name in ((priced, "bidfloor"), (priced, "mincpmpersec"), *((row, "bidfloor") for row in rows)):
+                    if name in row:
+                        row[name] = amount(row[name], source)
+            told["bidfloorcur"] = currency
+    value["cur"] = list(dict.fromkeys((currency, "USD", "EUR")))
+    return read(request.name, msgspec.json.encode(value))
 
 
 def read(name: str, text: bytes) -> Request:

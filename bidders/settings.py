@@ -81,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deal_share   of the wanted ones with a usable deal, those that it buys on the deal
     floor_share  it bids if the worth is at least this share of the floor; below 1 some bids are under the floor
     rates        units per USD; a request in no currency of these gets no bid
+    currency     the one of them that it bids in where a request lists it; otherwise USD or what the request allows
     seats        the buyers it bids for; none: any that a request names, otherwise one with the bidder's own name
     media        the formats it buys
     faults       shares of requests; given, they replace the strategy's habits
@@ -97,6 +98,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deal_share: Share = 0.6
     floor_share: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.9
     rates: dict[str, Annotated[float, msgspec.Meta(gt=0)]] = msgspec.field(default_factory=lambda: dict(RATES))
+    currency: str = "USD"
     seats: tuple[str, ...] = ()
     media: tuple[Literal["banner", "video", "audio", "native"], ...] = ("banner", "video", "audio", "native")
     faults: dict[Fault, Share] | None = None
@@ -104,6 +106,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if sum((self.faults or {}).values()) > 1 + 1e-9:
             raise ValueError("faults: expected shares that add up to at most 1")
+        if self.currency not in self.rates:
+            raise ValueError(f"currency: expected one of rates ({', '.join(self.rates)}), was {self.currency}")
 
     def habits(self) -> dict[Fault, float]:
         """Give the share of requests that end in each fault."""

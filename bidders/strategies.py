@@ -183,7 +183,9 @@ def _lognormal(spread: Spread, chance: float) -> float:
 
 
 def _currency(settings: Settings, request: BidRequest) -> str | None:
-    """Choose the currency to bid in: USD where that is allowed, otherwise the first that we have a rate for."""
+    """Choose the currency to bid in: our own where it is listed, USD where allowed, else the first with a rate."""
+    if settings.currency in request.cur:
+        return settings.currency
     if not request.cur or "USD" in request.cur:
         return "USD"
     return next((code for code in request.cur if code in settings.rates), None)

@@ -185,6 +185,21 @@ def test_bids_come_in_a_currency_that_the_request_takes() -> None:
     assert decide(settings(), BidRequest(id="r", imp=PLAIN.imp, cur=["CHF"])).response is None
 
 
+@pytest.mark.parametrize(
+    ("allowed", "chosen"), [(["USD", "EUR"], "EUR"), (["USD", "JPY"], "USD"), (["JPY"], "JPY"), ([], "USD")]
+)
+def test_bidder_with_a_currency_of_its_own_bids_in_it_where_it_is_listed(allowed: list[str], chosen: str) -> None:
+    decision = decide(settings("fixed", currency="EUR"), BidRequest(id="r", imp=PLAIN.imp, cur=allowed))
+    assert decision.response
+    assert chosen == decision.response.cur
+    assert round(1.5 * {"USD": 1, "EUR": 0.92, "JPY": 150}[chosen], 4) == bids(decision)[0].price
+
+
+def test_currency_without_a_rate_is_refused() -> None:
+    with pytest.raises(msgspec.ValidationError, match="currency: expected one of rates"):
+        settings(currency="CHF")
+
+
 @pytest.mark.parametrize("name", BUNDLED)
 def test_json_and_protobuf_get_the_same_bids(name: str) -> None:
     body = BUNDLED[name]

@@ -17,7 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from auction import replay
+from auction.commands.scene import RATES
+from auction.core.auction import open_auction
+from auction.core.record import decode_result
 from auction.edge import eventlog
+from auction.model.money import MICROS
+from auction.model.reasons import PriceSetter
+from bidders.bundled import bundled, told_in
 
 ROOT = Path(__file__).parent.parent
 MARK = "DEMO_TEST_MARK"
@@ -74,6 +80,42 @@ def test_demo_shows_auctions_explains_one_and_replays_all(tmp_path: Path) -> Non
     assert re.search(r"^Impression \S+: dsp-[a-f] wins at", ended.stdout, re.MULTILINE)
     assert "\n80 of 80 byte-identical\n" in ended.stdout
     assert 80 == verify(tmp_path / "log", 80)
+
+
+def test_demo_in_yen_sells_to_bids_in_three_currencies_and_replays(tmp_path: Path) -> None:
+    words = ["--currency", "JPY", "--auctions", "160", "--rate", "80", "--dir", str(tmp_path)]
+    with marked() as environ:
+        ended = demo(*words, environ=environ)
+    assert ("", 0) == (ended.stderr, ended.returncode)
+    assert re.search(r"160 of 160 auctions +[1-9]\d\.\d% of \d+ impressions sold +[1-9]\d* JPY\n", ended.stdout)
+    assert "\n160 of 160 byte-identical\n" in ended.stdout
+    assert 160 == verify(tmp_path / "log", 160)
+    won = []
+    for logged in replay.auctions(eventlog.read([tmp_path / "log"], print)):
+        assert logged.rules is not None
+        assert ("JPY", 1_000_000) == (logged.rules.rules.exchange.currency, logged.rules.increment)
+        request = open_auction(logged.recorded.arrival, logged.rules).request
+        assert ("JPY", "USD", "EUR") == request.cur
+        won += [bid for bid in decode_result(logged.recorded.result).outcomes if bid.clearing_price is not None]
+    assert {"USD", "EUR", "JPY"} == {bid.currency for bid in won}
+    # Between yen nothing is converted: a price in whole yen is a whole price, and its own buyer's.
+    floors = [bid for bid in won if bid.currency == "JPY" and bid.setter is PriceSetter.FLOOR]
+    assert floors
+    assert all(bid.clearing_price == bid.pays == bid.floor and bid.pays % MICROS == 0 for bid in floors)
+
+
+def test_requests_told_in_yen_have_every_floor_in_whole_yen_and_mean_the_same() -> None:
+    for plain in bundled():
+        yen = told_in(plain, "JPY", RATES).message
+        assert ["JPY", "USD", "EUR"] == list(yen.cur)
+        for was, now in zip(plain.message.imp, yen.imp, strict=True):
+            for old, new in zip((was, *was.pmp.deals), (now, *now.pmp.deals), strict=True):
+                rate = {"USD": 1.0, **{code: float(rate) for code, rate in RATES.items()}}[old.bidfloorcur or "USD"]
+                assert "JPY" == new.bidfloorcur
+                assert abs(new.bidfloor - old.bidfloor / rate * 150) < 0.501  # half a yen, and what a double adds
+                assert new.bidfloor.is_integer()
+            assert all(row.bidfloor.is_integer() for row in (*now.video.durfloors, *now.audio.durfloors))
+            assert now.video.mincpmpersec.is_integer()
 
 
 def test_interrupted_demo_drains_and_leaves_a_log_that_replays(tmp_path: Path) -> None:

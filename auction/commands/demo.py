@@ -4,6 +4,9 @@ Everything is a real process on loopback: three bidders over gRPC, three over Op
 one talks nonsense, one goes down and comes back. The numbers come from the exchange's own log and from a clock at the
 caller. Afterwards one auction is explained bid by bid, and the whole log is run again.
 
+With `--currency` the auction currency and all floors are another one, and two bidders each bid in it, in USD and in
+EUR: a JPY exchange has an increment of one yen and no smaller money.
+
 On a terminal the exchange stays up until Ctrl-C, which always drains it and leaves a log that can be read.
 
 exit codes:
@@ -16,6 +19,7 @@ examples:
   auction demo
   auction demo --seconds 30 --rate 300
   auction demo --auctions 200 --dir var/demo
+  auction demo --currency JPY
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from hdrh.histogram import HdrHistogram
 from rich.console import Console, Group
@@ -40,16 +45,17 @@ from rich.text import Text
 
 from auction.commands import explain, replay
 from auction.commands.load import Measured, histogram, new_loop, offer, percentiles
-from auction.commands.scene import SIX, Broken, Player, Scene
+from auction.commands.scene import RATES, SIX, Broken, Player, Scene, bidding_in
 from auction.core import record
 from auction.edge import eventlog
 from auction.edge.transports.caller import Caller, caller
 from auction.model.auction import AuctionResult
 from auction.model.clock import SystemClock
+from auction.model.currencies import ISO_4217
 from auction.model.money import MICROS
 from auction.model.reasons import LossReason, NonBidStatus, PriceSetter
 from auction.model.reply import ReplyStatus
-from bidders.bundled import bundled
+from bidders.bundled import Request, bundled, told_in
 
 # A tenth of what this machine can do: the demo shows auctions, not a queue.
 RATE = 100.0
@@ -75,6 +81,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     length.add_argument("--auctions", type=_whole(AUCTIONS_MAX), metavar="N", help=f"how many (default: {AUCTIONS})")
     length.add_argument("--seconds", type=_whole(3600), metavar="S", help="or for how long")
     parser.add_argument("--rate", type=_whole(int(RATE_MAX)), default=RATE, metavar="R", help="a second (%(default)g)")
+    parser.add_argument("--currency", choices=("USD", *RATES), default="USD", help="the auction currency (%(default)s)")
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where log and configuration go (a temporary one)")
     parser.add_argument("--port", type=int, default=0, help="gRPC (default: any free one)")
     parser.add_argument("--http-port", type=int, default=0, help="JSON, health, metrics (default: any free one)")
@@ -86,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{directory}: holds a log already; name a directory without one", file=sys.stderr)
         return 2
     count = args.auctions or round(args.seconds * args.rate if args.seconds else AUCTIONS)
-    demo = Demo(directory, count, args.rate, args.port, args.http_port, Console(highlight=False))
+    console = Console(highlight=False)
+    demo = Demo(directory, count, args.rate, args.port, args.http_port, console, args.currency)
     # A full collection through all that was imported would stop the caller's clock for tens of milliseconds.
     gc.freeze()
     with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -97,15 +105,25 @@ class Demo:
     """One run of the demo, from the first process to the last."""
 
     def __init__(
-        self, directory: Path, auctions: int, rate: float, port: int, http_port: int, console: Console
+        self,
+        directory: Path,
+        auctions: int,
+        rate: float,
+        port: int,
+        http_port: int,
+        console: Console,
+        currency: str = "USD",
     ) -> None:
-        self._scene = Scene(
-            directory,
-            config={
-                "server": {"port": port, "http_port": http_port},
-                "log": {"segment_bytes": SEGMENT_BYTES},
-            },
-        )
+        config: dict[str, dict[str, Any]] = {
+            "server": {"port": port, "http_port": http_port},
+            "log": {"segment_bytes": SEGMENT_BYTES},
+        }
+        players: tuple[Player, ...] = SIX
+        if currency != "USD":
+            config["exchange"] = {"currency": currency}
+            players = bidding_in(SIX, tuple(dict.fromkeys(("USD", "EUR", currency))))
+        self._scene = Scene(directory, players, config)
+        self._currency = currency
         self._auctions = auctions
         self._rate = rate
         self._console = console
@@ -197,7 +215,7 @@ class Demo:
                 await way.close()
 
     async def _offer(self, ways: list[Caller]) -> None:
-        requests = bundled()
+        requests = self._requests()
 
         def body_of(way: Caller, place: int) -> Callable[[int], bytes]:
             def body(number: int) -> bytes:
@@ -214,6 +232,11 @@ class Demo:
                 if count:
                     offering = offer(way, body_of(way, place), rate, count / rate, self._clock, self._measured)
                     group.create_task(offering)
+
+    def _requests(self) -> list[Request]:
+        """Give the bundled requests; for another currency than USD their floors are in it."""
+        requests = bundled()
+        return requests if self._currency == "USD" else [told_in(each, self._currency, RATES) for each in requests]
 
     async def _watch(self, offering: asyncio.Task[None]) -> None:
         console = self._console
@@ -248,7 +271,7 @@ class Demo:
         return f"{tally.auctions} of {self._auctions} auctions, {tally.sold} of {tally.imps} impressions sold"
 
     def _picture(self) -> Group:
-        return picture(self._tally, self._measured, self._auctions, self._console.width)
+        return picture(self._tally, self._measured, self._auctions, self._console.width, self._currency)
 
     def _afterwards(self) -> int:
         """Explain one auction and run all of them again; give the exit code that the demo has earned."""
@@ -273,7 +296,7 @@ class Demo:
         scene = self._scene
         request = scene.directory / "request.json"
         file = shlex.quote(str(request))
-        request.write_bytes(next(each.text for each in bundled() if each.name == "site-banner-2kb"))
+        request.write_bytes(next(each.text for each in self._requests() if each.name == "site-banner-2kb"))
         message = '{"id": "1", "imp": [{"id": "1", "banner": {"w": 300, "h": 250}}]}'
         lines = (
             _command("call", str(request), "--target", scene.grpc, "--explain"),
@@ -384,8 +407,8 @@ class Following:
         return found
 
 
-def picture(tally: Tally, measured: Measured, auctions: int, width: int) -> Group:
-    """Draw the table: a row a bidder, and below it the whole."""
+def picture(tally: Tally, measured: Measured, auctions: int, width: int, currency: str = "USD") -> Group:
+    """Draw the table: a row a bidder, and below it the whole, money in the currency's minor unit."""
     wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     table.add_column("bidder")
@@ -416,7 +439,7 @@ def picture(tally: Tally, measured: Measured, auctions: int, width: int) -> Grou
         f" of {auctions} auctions   ",
         (f"{fill:.1%}", "bold"),
         f" of {tally.imps} impressions sold   ",
-        (f"{revenue:,.2f} USD", "bold green"),
+        (f"{revenue:,.{ISO_4217[currency]}f} {currency}", "bold green"),
         "\nanswered after ",
         (f"{answered['p50']:.1f} ms", "bold"),
         " (p50) and ",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -27,7 +28,8 @@ DRAIN_S = 30.0
 LAST_WORDS = 8
 
 # Rounded, and old: the demo needs a rate for each currency of the bundled requests, not today's.
-FX = {"id": "demo", "rates": {"EUR": "0.92", "GBP": "0.79", "JPY": "150", "KRW": "1350"}}
+RATES = {"EUR": "0.92", "GBP": "0.79", "JPY": "150", "KRW": "1350"}
+FX = {"id": "demo", "rates": RATES}
 
 
 class Player(msgspec.Struct, frozen=True):
@@ -51,6 +53,18 @@ SIX = (
     Player("dsp-e", "http", "malformed", "talks nonsense"),
     Player("dsp-f", "http", "value-noise", "goes and returns", up_s=3.0, down_s=1.5),
 )
+
+
+def bidding_in(players: Sequence[Player], currencies: Sequence[str]) -> tuple[Player, ...]:
+    """Give the players with a currency each, in turn."""
+    return tuple(
+        msgspec.structs.replace(
+            player,
+            manner=f"{player.manner}, in {currency}",
+            settings={**player.settings, "currency": currency},
+        )
+        for player, currency in zip(players, itertools.cycle(currencies), strict=False)
+    )
 
 
 class Broken(Exception):
