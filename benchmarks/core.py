@@ -5,16 +5,16 @@ from __future__ import annotations
 import timeit
 from collections.abc import Callable, Iterator
 from importlib.resources import files
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
-from auction.core import clearing
 from auction.core.auction import CompiledRules, close_auction, compile_rules, open_auction
-from auction.core.kernels.clear import COLUMNS, RESULTS, SETTLEMENTS, clear
+from auction.core.kernels.clear import AT, COLUMNS, COMPETITOR, FLOOR, IMP, RANKED, RESULTS, SETTLEMENTS, clear
+from auction.core.offers import Heard, Offers, offers
 from auction.core.openrtb import json, protobuf
-from auction.core.validation import Checks, Verdict
+from auction.core.validation import Checks
 from auction.model.auction import Arrival, Auction, Encoding
 from auction.model.money import CpmMicros
 from auction.model.reply import Reply, ReplyStatus
@@ -26,9 +26,9 @@ RUNS = 9
 BID = {
     "adm": '<a href="https://click.example/c?x=1"><img src="https://cdn.example/creative/12345.png"></a>',
     "adomain": ["brand.example"],
+    "cat": ["IAB3"],
     "crid": "cr-1",
-    "w": 300,
-    "h": 250,
+    "mtype": 1,
 }
 
 
@@ -44,29 +44,32 @@ def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
     """The kernel on 2 impressions and 32 bids, from Python, with its columns filled; the filling; the plain twin."""
     rules = compile_rules(market(16, Encoding.PROTOBUF))
     auction, replies = asked(rules, 16, Encoding.PROTOBUF)
-    checks = Checks(auction.request, rules.rules.exchange, rules.floors, auction.raised, rules.groups)
-    standing: list[Verdict] = []
-    for row, (invitation, reply) in enumerate(zip(auction.invitations, replies, strict=True)):
-        answer = protobuf.decode_reply(reply.body, rules.rules.limits)
-        standing += checks.verdicts(row, rules.rules.bidders[row], invitation.imps, answer.currency, answer.bids)
+    heard = [
+        Heard(row, rules.rules.bidders[row], invitation.imps, reply.body, protobuf.decode_reply(reply.body).wire, "USD")
+        for row, (invitation, reply) in enumerate(zip(auction.invitations, replies, strict=True))
+    ]
+    exchange, order, limits = rules.rules.exchange, rules.market.order, rules.rules.limits
 
-    def fill() -> object:
-        return np.frombuffer(clearing.fill(auction.request, standing, rules.market), np.int64)
+    def fill(sieved: bool = True) -> Offers:
+        checks = Checks(auction.request, exchange, rules.floors, auction.raised, rules.groups)
+        return offers(heard, auction.request, exchange, checks, order, limits, sieved=sieved)
 
-    columns = np.frombuffer(clearing.fill(auction.request, standing, rules.market), np.int64)
+    columns = fill().columns
     assert columns.size == 32 * COLUMNS
     plain = oracle.Exchange(increment=10_000)
+    rows = columns.reshape(32, COLUMNS).tolist()
     twin = [
         [
-            oracle.Row(row.ranked, row.terms.counted, row.terms.at, False, (row.bidder, row.bid.seat), place, b"")
-            for place, row in enumerate(standing)
-            if row.imp == imp and row.terms is not None
+            oracle.Row(row[RANKED], row[FLOOR], row[AT], False, row[COMPETITOR], place, b"")
+            for place, row in enumerate(rows)
+            if row[IMP] == imp
         ]
         for imp in range(2)
     ]
     out = np.empty(32 * RESULTS + 2 * SETTLEMENTS, np.int64)
     yield "kernel.2x32.us", "us", timed(lambda: clear(columns, 2, 10_000, -1, 0, out), 20_000)
     yield "kernel.2x32.fill_us", "us", timed(fill, 5_000)
+    yield "kernel.2x32.fill_unsieved_us", "us", timed(lambda: fill(sieved=False), 500)
     yield "oracle.2x32.us", "us", timed(lambda: [oracle.settle(rows, plain) for rows in twin], 200)
 
 
@@ -98,7 +101,7 @@ def asked(rules: CompiledRules, bidders: int, encoding: Encoding) -> tuple[Aucti
     replies = []
     for row in range(bidders):
         bids = [
-            {"id": f"b{row}", "impid": imp["id"], "price": 2.5 + 0.07 * row + 0.013 * place, **BID}
+            {"id": f"b{row}", "impid": imp["id"], "price": 2.5 + 0.07 * row + 0.013 * place, **BID, **size(imp)}
             for place, imp in enumerate(request["imp"])
         ]
         seats = [{"seat": f"s{row}-{place}", "bid": [bid]} for place, bid in enumerate(bids)]
@@ -107,6 +110,10 @@ def asked(rules: CompiledRules, bidders: int, encoding: Encoding) -> tuple[Aucti
             answer = json.response_bytes(answer, lenient=True, depth=32).message
         replies.append(Reply(f"dsp-{row:02}", ReplyStatus.BID, answer))
     return auction, replies
+
+
+def size(imp: dict[str, Any]) -> dict[str, int]:
+    return {side: imp["banner"][side] for side in ("w", "h")}
 
 
 def timed(call: Callable[[], object], times: int) -> list[float]:

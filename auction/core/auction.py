@@ -15,16 +15,17 @@ import msgspec
 
 from auction.core import adjustments, categories, clearing, eligibility, floor_rules
 from auction.core.floors import Floors
+from auction.core.offers import Heard, offers
 from auction.core.openrtb import json, protobuf
 from auction.core.openrtb.protobuf import Sale
-from auction.core.validation import Checks, Verdict
-from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Outcome, Warning
+from auction.core.validation import Checks
+from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Warning
 from auction.model.currencies import ISO_4217
 from auction.model.errors import InvalidReply, InvalidRequest
 from auction.model.fx import Rates
 from auction.model.money import MICROS, CpmMicros
-from auction.model.reasons import LossReason, NoBidReason, NonBidStatus, PriceSetter, rejected_status
-from auction.model.reply import Answer, Reply, ReplyStatus
+from auction.model.reasons import LossReason, NoBidReason, NonBidStatus, rejected_status
+from auction.model.reply import Reply, ReplyStatus
 from auction.model.request import Audience, BidRequest, Told, Whose
 from auction.model.rules import BidderRules, Rules
 from auction.v1.openrtb_pb2 import BidRequest as RequestMessage
@@ -206,28 +207,35 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     assert [reply.bidder for reply in replies] == [invitation.bidder for invitation in auction.invitations]
 
     checks = Checks(request, exchange, rules.floors, auction.raised, rules.groups)
-    verdicts: list[Verdict] = []
-    non_bids = list(auction.not_asked)
-    for invitation, reply in zip(auction.invitations, replies, strict=True):
-        answer = _read(invitation, reply, request.id, rules)
-        if isinstance(answer, int):
-            non_bids += [NonBid(reply.bidder, None, request.imps[row].id, None, answer) for row in invitation.imps]
-            continue
-        bidder = rules.rows[reply.bidder]
-        offered = checks.verdicts(bidder, rules.rules.bidders[bidder], invitation.imps, answer.currency, answer.bids)
-        verdicts += offered
-        with_bid = {verdict.imp for verdict in offered}
-        for row in invitation.imps:
-            if row not in with_bid:
-                non_bids.append(NonBid(reply.bidder, None, request.imps[row].id, None, NonBidStatus.NO_BID))
+    read = [
+        _read(invitation, reply, request.id, rules)
+        for invitation, reply in zip(auction.invitations, replies, strict=True)
+    ]
+    heard = [one for one in read if isinstance(one, Heard)]
+    offered = offers(heard, request, exchange, checks, rules.market.order, rules.rules.limits)
+    outcomes, winners = clearing.settle(request, offered, rules.market)
 
-    standing = [verdict for verdict in verdicts if verdict.reason is None]
-    settled, winners = clearing.settle(request, standing, rules.market)
-    outcomes = settled if len(standing) == len(verdicts) else _with_rejected(verdicts, settled, rules)
-    for verdict, outcome in zip(verdicts, outcomes, strict=True):
-        if outcome.reason not in _ACCEPTED:
-            status = NonBidStatus.DUPLICATE if verdict.duplicate else rejected_status(outcome.reason)
-            non_bids.append(NonBid(outcome.bidder, outcome.seat, outcome.impid, outcome.id, status))
+    non_bids = list(auction.not_asked)
+    answered = iter(offered.replies)
+    for invitation, one in zip(auction.invitations, read, strict=True):
+        if isinstance(one, Heard):
+            reply = next(answered)
+            status = int(NonBidStatus.INVALID_RESPONSE if reply.excessive else NonBidStatus.NO_BID)
+            with_bid = {outcome.imp for outcome in outcomes[reply.first : reply.first + reply.count]}
+        else:
+            status, with_bid = one, set()
+        non_bids += [
+            NonBid(invitation.bidder, None, request.imps[row].id, None, status)
+            for row in invitation.imps
+            if row not in with_bid
+        ]
+    for reply in offered.replies:
+        for row in range(reply.first, reply.first + reply.count):
+            outcome = outcomes[row]
+            if outcome.reason not in _ACCEPTED:
+                duplicate = row in reply.held and reply.held[row].duplicate
+                status = NonBidStatus.DUPLICATE if duplicate else rejected_status(outcome.reason)
+                non_bids.append(NonBid(outcome.bidder, outcome.seat, outcome.impid, outcome.id, status))
 
     currency = _response_currency(request, rules)
     to_response = rules.rates.ratio(exchange.currency, currency)
@@ -235,9 +243,10 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     sales = []
     for row in winners:
         if row >= 0:
-            won = settled[row]
+            won = outcomes[row]
             assert won.clearing_price is not None
-            sales.append(Sale(won.bidder, standing[row].bid, to_response.down(won.clearing_price), won.deal))
+            won_in, place = offered.found(row)
+            sales.append(Sale(won.bidder, won.seat, won_in.wire, place, to_response.down(won.clearing_price), won.deal))
     nbr = None if sales else _nbr(auction)
     warnings = (*auction.warnings, *checks.warnings) if checks.warnings else auction.warnings
     message = protobuf.response(request.id, auction.arrival.id, currency, sales, nbr)
@@ -261,7 +270,7 @@ _STATUS = {
 }
 
 
-def _read(invitation: Invitation, reply: Reply, request_id: str, rules: CompiledRules) -> Answer | int:
+def _read(invitation: Invitation, reply: Reply, request_id: str, rules: CompiledRules) -> Heard | int:
     """Read one reply; a number is the non-bid status of every impression that its bidder was asked for."""
     if reply.status is not ReplyStatus.BID:
         return _STATUS[reply.status]
@@ -274,43 +283,15 @@ def _read(invitation: Invitation, reply: Reply, request_id: str, rules: Compiled
         if invitation.encoding is Encoding.JSON:
             lenient = rules.rules.exchange.json == "lenient"
             body = json.response_bytes(body, lenient=lenient, depth=limits.depth).message
-        answer = protobuf.decode_reply(body, limits)
+        answer = protobuf.decode_reply(body)
     except InvalidReply:
         return NonBidStatus.INVALID_RESPONSE
     if answer.nbr is not None:
         return answer.nbr
-    if not answer.bids:
-        return NonBidStatus.NO_BID
     if answer.id != request_id and (answer.id or rules.rules.exchange.strict_ids):
-        return NonBidStatus.INVALID_RESPONSE
-    return answer
-
-
-def _with_rejected(verdicts: Sequence[Verdict], settled: Sequence[Outcome], rules: CompiledRules) -> list[Outcome]:
-    """Put the bids that did not stand among those that did, in the order of verdicts."""
-    outcomes = iter(settled)
-    return [next(outcomes) if verdict.reason is None else _rejected(verdict, rules) for verdict in verdicts]
-
-
-def _rejected(verdict: Verdict, rules: CompiledRules) -> Outcome:
-    bid, reason = verdict.bid, verdict.reason
-    assert reason is not None
-    return Outcome(
-        bidder=rules.market.names[verdict.bidder],
-        seat=bid.seat,
-        id=bid.id,
-        imp=verdict.imp,
-        impid=bid.impid,
-        deal=verdict.dealid,
-        price=bid.price,
-        currency=verdict.currency,
-        floor=None,
-        reason=reason,
-        min_to_win=None,
-        clearing_price=None,
-        pays=None,
-        setter=PriceSetter.NONE,
-    )
+        return NonBidStatus.NO_BID if protobuf.is_empty(answer.wire) else NonBidStatus.INVALID_RESPONSE
+    row = rules.rows[reply.bidder]
+    return Heard(row, rules.rules.bidders[row], invitation.imps, body, answer.wire, answer.currency)
 
 
 def _response_currency(request: BidRequest, rules: CompiledRules) -> str:

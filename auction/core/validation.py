@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isfinite
 
 import msgspec
@@ -51,8 +52,8 @@ class Checks:
     """
 
     __slots__ = (
-        "_allowed", "_creatives", "_deal_or_open", "_floors", "_groups", "_highest", "_raised", "_request", "_rows",
-        "_terms", "warnings",
+        "_allowed", "_creatives", "_deal_or_open", "_floors", "_groups", "_raised", "_request", "_rows", "_terms",
+        "highest", "warnings",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +70,7 @@ class Checks:
         self._groups = groups
         self._creatives = CreativeChecks(request.blocks, exchange)
         self._deal_or_open = exchange.deal_advertiser == "open"
-        self._highest = LIMIT if exchange.max_cpm is None else min(exchange.max_cpm, LIMIT)
+        self.highest = LIMIT if exchange.max_cpm is None else min(exchange.max_cpm, LIMIT)
         # OpenRTB 2.6 3.2.1: `cur` lists the currencies allowed; absent, ours and the standard's default are.
         self._allowed = request.cur or (exchange.currency, "USD")
         self._rows = {imp.id: row for row, imp in enumerate(request.imps)}
@@ -77,7 +78,7 @@ class Checks:
         self.warnings: list[Warning] = []
 
     def verdicts(
-        self, bidder: int, rules: BidderRules, asked: tuple[int, ...], currency: str, bids: tuple[Bid, ...]
+        self, bidder: int, rules: BidderRules, asked: tuple[int, ...], currency: str, bids: Sequence[Bid]
     ) -> list[Verdict]:
         """Check the bids of one bidder's reply, in the order sent; `asked` are the impressions it was asked for."""
         seen: set[tuple[str, str]] = set()
@@ -98,6 +99,16 @@ class Checks:
             verdicts.append(verdict)
         return verdicts
 
+    def group(self, bidder: int) -> int:
+        """Give the group of bidders that share every floor with this one."""
+        return self._groups[bidder]
+
+    def open_terms(self, bidder: int, name: str, row: int, imp: Imp, currency: str) -> Terms | None:
+        """Give the terms of an open bid that says no duration; None where there is no way to take one."""
+        if currency not in self._allowed:
+            return None
+        return self._found(bidder, name, row, imp, None, 0, 0, currency)
+
     def _verdict(self, bidder: int, rules: BidderRules, bid: Bid, row: int, currency: str) -> Verdict:
         """Check a bid that has a name and a place."""
         dealid = bid.dealid
@@ -117,7 +128,7 @@ class Checks:
         way = self._floors.way(currency)
         if way is None:
             return rejected(LossReason.INTERNAL_ERROR)
-        if price is None or way.ranked(price) > self._highest:
+        if price is None or way.ranked(price) > self.highest:
             return rejected(LossReason.INVALID_BID)
 
         # 3 seat
@@ -167,7 +178,7 @@ class Checks:
             seconds = max(0, stated or 0)
 
         # 7 floor: found here, compared by the kernel
-        terms = self._found(bidder, rules, row, imp, deal, format if seconds else 0, seconds, currency)
+        terms = self._found(bidder, rules.name, row, imp, deal, format if seconds else 0, seconds, currency)
         if terms is None:
             return rejected(LossReason.INTERNAL_ERROR)
         # At 3 a bid ranks by what was agreed, whatever it bid above.
@@ -179,7 +190,7 @@ class Checks:
     def _found(
         self,
         bidder: int,
-        rules: BidderRules,
+        name: str,
         row: int,
         imp: Imp,
         deal: Deal | None,
@@ -193,7 +204,7 @@ class Checks:
             return self._terms[key]
         at = deal.at if deal is not None and deal.at else self._request.at
         raised = self._raised[group][row] if self._raised else 0
-        terms = self._floors.terms(imp, deal, at, format, seconds, currency, rules.name, raised)
+        terms = self._floors.terms(imp, deal, at, format, seconds, currency, name, raised)
         self._terms[key] = terms
         return terms
 

@@ -86,6 +86,11 @@ class Scale(msgspec.Struct, frozen=True, gc=False):
     back: Ratio
     subtract: CpmMicros
 
+    @property
+    def plain(self) -> bool:
+        """Tell whether both ends are the same: one currency, unweighed."""
+        return self.forth is SAME and not self.subtract
+
     def ranked(self, price: CpmMicros) -> CpmMicros:
         """Bring a buyer's price to the scale on which bids rank, DOWN, never below 0."""
         return CpmMicros(max(0, self.forth.down(price) - self.subtract))
@@ -100,6 +105,8 @@ def scale(rates: Rates, currency: str, auction_currency: str, weight: Weight) ->
     forth, back = rates.ratio(currency, auction_currency), rates.ratio(auction_currency, currency)
     if forth is None or back is None:
         return None
+    if weight.numerator == weight.denominator:
+        return Scale(forth, back, weight.subtract)
     top, bottom = weight.numerator, weight.denominator
     return Scale(
         Ratio(forth.numerator * top, forth.denominator * bottom),

@@ -22,6 +22,19 @@ LIMIT = CpmMicros(1_000_000_000 * MICROS)
 _FAST_NANOS = float(2**50)
 
 
+def near_nanos(amount: float) -> int:
+    """Read a double at nine decimals where arithmetic on doubles is certain of it, else give -1.
+
+    Plain enough for a compiler: the kernel that reads bids is made of this very function.
+    """
+    product = amount * 1e9
+    if 0 <= product < _FAST_NANOS:
+        nearest = int(product + 0.5)
+        if abs(product - nearest) < 0.25:
+            return nearest
+    return -1
+
+
 def nanos(amount: float) -> int:
     """Read a finite, non-negative double at nine decimals, half to even.
 
@@ -30,11 +43,9 @@ def nanos(amount: float) -> int:
     """
     assert isfinite(amount)
     assert amount >= 0
-    product = amount * 1e9
-    if product < _FAST_NANOS:
-        nearest = round(product)
-        if abs(product - nearest) < 0.25:
-            return nearest
+    near = near_nanos(amount)
+    if near >= 0:
+        return near
     numerator, denominator = amount.as_integer_ratio()
     quotient, rest = divmod(numerator * 1_000_000_000, denominator)
     double = 2 * rest

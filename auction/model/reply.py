@@ -28,7 +28,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 class Bid(msgspec.Struct, frozen=True, gc=False):
-    """An offer as sent. `price` None: absent. `wire` is the codec's own handle, given back to it when the bid wins."""
+    """An offer as sent. `price` None: absent. `wire` is the codec's own handle, given back to it for the checks."""
 
     id: str
     impid: str
@@ -39,9 +39,12 @@ class Bid(msgspec.Struct, frozen=True, gc=False):
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """A reply that could be read: its currency (absent is USD), its bids in the order sent, or a reason for none."""
+    """A reply that could be read: its currency (absent is USD), or a reason for no bids.
+
+    `wire` is the codec's own handle, given back to it for the bids.
+    """
 
     id: str
     currency: str
     nbr: int | None
-    bids: tuple[Bid, ...]
+    wire: object

@@ -12,8 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-# Columns of a bid. A row is a bid that passed every check but its floor.
-IMP: Final = 0  # row of its impression, in [0, m)
+# Columns of a bid. A row is a bid that passed every check but its floor, or one that did not and only has its IMP.
+IMP: Final = 0  # row of its impression, in [0, m); -1 for a bid that takes no part
 COMPETITOR: Final = 1  # equal for bids that do not set each other's price
 PRICE: Final = 2  # micros as sent, in the bid's currency
 TOLD_FLOOR: Final = 3  # what PRICE is compared with, same currency
@@ -27,7 +27,7 @@ BIDDER: Final = 10  # where ranks tie too: place of the bidder's name in byte or
 COLUMNS: Final = 11
 
 # What comes back of a bid, and then of an impression.
-REASON: Final = 0  # LossReason
+REASON: Final = 0  # LossReason; -1 for a row that takes no part
 MIN_TO_WIN: Final = 1  # micros of the auction currency, -1 for none
 RESULTS: Final = 2
 WINNER: Final = 0  # row of the winning bid, -1 for none
@@ -57,11 +57,13 @@ def _beats(bids: NDArray[np.int64], a: int, b: int, switches: int) -> bool:  # p
     return bool(bids[a + BIDDER] < bids[b + BIDDER])
 
 
-@njit("void(int64[::1], int64, int64, int64, int64, int64[::1])", cache=True)
+@njit("boolean(int64[::1], int64, int64, int64, int64, int64[::1])", cache=True)
 def clear(
     bids: NDArray[np.int64], imps: int, increment: int, soft_floor: int, switches: int, out: NDArray[np.int64]
-) -> None:
-    """Settle every impression of one auction.
+) -> bool:
+    """Settle every impression of one auction; tell whether a RANK was looked at.
+
+    Ranks are dear and few prices tie, so a caller may leave them 0, and fill them in and call again if they mattered.
 
         bids       (n * COLUMNS,) int64    row by row, columns as named above
         imps       m >= 0
@@ -75,6 +77,7 @@ def clear(
 
     Source: OpenRTB 2.6 section 4.4.1 (second price plus) and `at`.
     """
+    tied = False
     n = bids.size // COLUMNS
     settled = n * RESULTS
     for j in range(imps):
@@ -84,15 +87,21 @@ def clear(
     for i in range(n):  # who stands, and who ranks first
         row = i * COLUMNS
         price = bids[row + PRICE]
-        if price < bids[row + DEAL_FLOOR]:
+        if bids[row + IMP] < 0:
+            out[i * RESULTS + REASON] = -1
+        elif price < bids[row + DEAL_FLOOR]:
             out[i * RESULTS + REASON] = _BELOW_DEAL_FLOOR
         elif price < bids[row + TOLD_FLOOR]:
             out[i * RESULTS + REASON] = _BELOW_AUCTION_FLOOR
         else:
             out[i * RESULTS + REASON] = _LOST
             best = settled + bids[row + IMP] * SETTLEMENTS + WINNER
-            if out[best] < 0 or _beats(bids, row, out[best] * COLUMNS, switches):
+            if out[best] < 0:
                 out[best] = i
+            else:
+                tied = tied or bids[row + RANKED] == bids[out[best] * COLUMNS + RANKED]
+                if _beats(bids, row, out[best] * COLUMNS, switches):
+                    out[best] = i
 
     for i in range(n):  # the best price of another competitor
         row = i * COLUMNS
@@ -142,8 +151,11 @@ def clear(
     for i in range(n):  # why each lost, and what would have won
         row = i * COLUMNS
         imp = settled + bids[row + IMP] * SETTLEMENTS
-        won = out[imp + WINNER]
         result = i * RESULTS
+        if bids[row + IMP] < 0:
+            out[result + MIN_TO_WIN] = -1
+            continue
+        won = out[imp + WINNER]
         if won < 0:  # only refused bids, or there would be a winner
             out[result + MIN_TO_WIN] = bids[row + FLOOR]
             continue
@@ -159,15 +171,10 @@ def clear(
             if not refused:
                 out[result + REASON] = _LOST_TO_DEAL
             continue
+        tied = tied or (refused and bids[row + RANKED] == bids[winner + RANKED])
         if bids[row + AT] == 3 and not (refused and _beats(bids, row, winner, switches)):
             out[result + MIN_TO_WIN] = -1
             continue
         to_beat = out[imp + CLEARING_PRICE] if switches & TABLE_MIN_TO_WIN else bids[winner + RANKED]
         out[result + MIN_TO_WIN] = max(to_beat, bids[row + FLOOR]) if refused else to_beat
-
-
-def warm_up() -> None:
-    """Run the kernel once, so that whatever is still to be loaded or compiled is, before anybody waits for it."""
-    out = np.empty(RESULTS + SETTLEMENTS, np.int64)
-    clear(np.zeros(COLUMNS, np.int64), 1, 0, -1, 0, out)
-    assert out[0] == _WON
+    return tied

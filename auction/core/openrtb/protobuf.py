@@ -399,44 +399,54 @@ def scale_floors(body: bytes, scale: Fraction) -> bytes:
     return message.SerializeToString()
 
 
-def decode_reply(body: bytes, limits: Limits) -> Answer:
-    """Read a bidder's message; InvalidReply if it is none, or more than is looked at."""
+def decode_reply(body: bytes) -> Answer:
+    """Read a bidder's message; InvalidReply if it is none."""
     message = ResponseMessage()
     try:
         message.ParseFromString(body)
     except DecodeError as error:
         raise InvalidReply("expected a BidResponse message") from error
     # Absent is USD; the canonical message declares no default.
-    currency = message.cur or "USD"
-    if message.HasField("nbr"):
-        return Answer(message.id, currency, message.nbr, ())
-    bids: list[Bid] = []
-    for seatbid in message.seatbid:
-        offered = seatbid.bid
-        # A reply has room for thousands more, at two bytes each; nobody looks at those.
-        if len(bids) + len(offered) > limits.bids_per_reply:
-            raise InvalidReply(f"expected at most {limits.bids_per_reply} bids")
-        seat = seatbid.seat
-        for bid in offered:
-            id, impid, price, dealid = _OFFER(bid)
-            bids.append(Bid(id, impid, price if price or bid.HasField("price") else None, dealid, seat, bid))
-    # From here on every bid has its seat and currency beside it. What a reply says once, in 60 000 characters, it would
-    # say a hundred times in the record and the explanation, and it would be hashed as often where bids tie.
-    if len(body) * len(bids) > limits.reply_bytes:
-        unfolded = len(currency) * len(bids) + sum(len(bid.seat) for bid in bids)
-        if unfolded > limits.reply_bytes:
-            raise InvalidReply(f"expected at most {limits.reply_bytes} characters of seats and currency, bid by bid")
-    return Answer(message.id, currency, None, tuple(bids))
+    return Answer(message.id, message.cur or "USD", message.nbr if message.HasField("nbr") else None, message)
+
+
+def is_empty(wire: object) -> bool:
+    """Tell whether a reply has no bid."""
+    assert isinstance(wire, ResponseMessage)
+    return not any(seatbid.bid for seatbid in wire.seatbid)
+
+
+def bids(wire: object) -> list[Bid]:
+    """Give the bids of a reply, in the order sent."""
+    assert isinstance(wire, ResponseMessage)
+    return [_bid(seatbid.seat, bid) for seatbid in wire.seatbid for bid in seatbid.bid]
+
+
+def bid(wire: object, seatbid: int, place: int) -> Bid:
+    """Give one bid of a reply by its place."""
+    assert isinstance(wire, ResponseMessage)
+    seat = wire.seatbid[seatbid]
+    return _bid(seat.seat, seat.bid[place])
+
+
+def _bid(seat: str, bid: ResponseMessage.Bid) -> Bid:
+    id, impid, price, dealid = _OFFER(bid)
+    return Bid(id, impid, price if price or bid.HasField("price") else None, dealid, seat, bid)
 
 
 _OFFER = attrgetter("id", "impid", "price", "dealid")
 
 
 class Sale(msgspec.Struct, frozen=True, gc=False):
-    """One winning bid as it leaves: the bidder's own bid, at the price it is charged in the response's currency."""
+    """One winning bid as it leaves: the bidder's own bid, at the price it is charged in the response's currency.
+
+    `wire` is its reply, `place` its seatbid and its place there; `dealid` is empty for an open bid, whatever it said.
+    """
 
     bidder: str
-    bid: Bid
+    seat: str
+    wire: object
+    place: tuple[int, int]
     price: CpmMicros
     dealid: str
 
@@ -450,14 +460,15 @@ def response(request: str, auction: str, currency: str, sales: Sequence[Sale], n
     message.cur = currency
     seats: dict[tuple[str, str], ResponseMessage.SeatBid] = {}
     for sale in sales:
-        key = (sale.bidder, sale.bid.seat)
+        key = (sale.bidder, sale.seat)
         seatbid = seats.get(key)
         if seatbid is None:
             seatbid = seats[key] = message.seatbid.add()
-            if sale.bid.seat:
-                seatbid.seat = sale.bid.seat
+            if sale.seat:
+                seatbid.seat = sale.seat
+        assert isinstance(sale.wire, ResponseMessage)
         bid = seatbid.bid.add()
-        bid.CopyFrom(sale.bid.wire)  # type: ignore[arg-type]  # the handle that decode_reply put there
+        bid.CopyFrom(sale.wire.seatbid[sale.place[0]].bid[sale.place[1]])
         bid.price = cpm(sale.price)
         if not sale.dealid:
             bid.ClearField("dealid")

@@ -1,0 +1,504 @@
+# Reads bids straight out of reply messages, and says of which there is nothing more to ask.
+#
+# Most bids are fine, and finding that out in Python costs more than all the rest of an auction: a dozen looks into a
+# message, each a call, for every bid. So one walk over the bytes does it for all of them. This is a sieve, no judge: a
+# bid that it lets through has no fault and its columns are written for the clearing kernel; one that it holds back may
+# have none either, and core/validation.py looks at it. It never names a reason. Whatever is rare is held back rather
+# than understood here: deals, other currencies, amounts that need more than a double's digits, non-ASCII domains.
+#
+# The bytes were read by protobuf before, so that they are well-formed; field numbers are those of the contract
+# (proto/auction/v1/openrtb.proto), and a field of another wire type than its own is an unknown one. Blocked domains and
+# categories are sought in a Bloom filter, which errs on the side of holding back.
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from auction.core.kernels.clear import (
+    AT,
+    BIDDER,
+    COLUMNS,
+    COMPETITOR,
+    DEAL,
+    DEAL_FLOOR,
+    FLOOR,
+    IMP,
+    PRICE,
+    RANK,
+    RANKED,
+    TOLD_FLOOR,
+)
+from auction.model.money import NANOS_PER_MICRO, near_nanos
+
+# The sheet says what is asked: a head, then groups of cells for impressions, formats and replies. "At" is a place in
+# it; "texts" are bytes beside it.
+IMPS: Final = 0  # how many; their cells stand behind the head
+REPLIES: Final = 1  # how many
+REPLIES_AT: Final = 2
+BIDS_MAX: Final = 3  # of one reply
+HIGHEST: Final = 4  # micros; a price above is held back
+WANTS_CRID: Final = 5
+TAXONOMY: Final = 6  # the one that categories are blocked in
+HOLDS_APPS: Final = 7  # a bid that names an app is held back
+HOLDS_LANGUAGES: Final = 8  # one that names a language
+HOLDS_CATEGORIES: Final = 9  # one that names a category of the taxonomy
+CHECKS_SIZE: Final = 10
+BY_BIDDER: Final = 11  # all bids of a reply are one competitor's
+DOMAINS: Final = 12  # where blocked domains begin in the texts, each behind its length in four bytes
+CATEGORIES: Final = 13  # where blocked categories begin; here domains end
+TEXTS_END: Final = 14
+FILTER_AT: Final = 15
+FILTER_BITS: Final = 16  # a power of two
+UNFOLDED_MAX: Final = 17  # bytes of currency and seats in one reply, written out bid by bid
+HEAD: Final = 18
+
+IMP_ID: Final = 0  # place and length in the texts
+IMP_ID_BYTES: Final = 1
+ONLY: Final = 2  # the number of its only format, 0 for several
+SECURE: Final = 3  # markup is looked at for http:
+FORMAT_AT: Final = 4  # of formats 1 to 4; 0 where one is not offered
+IMP_CELLS: Final = 8
+
+ATTRIBUTES: Final = 0  # how many are blocked; they stand behind these cells
+SIZES: Final = 1  # how many pairs stand behind those
+BARE: Final = 2  # a banner without size will do
+LEAST: Final = 3  # seconds
+MOST: Final = 4
+LENGTH: Final = 5  # 0: any, 1: LEAST to MOST, 2: more to it, hold back
+SAYS_LENGTH: Final = 6  # a bid has to say how long it is
+FORMAT_CELLS: Final = 7
+
+START: Final = 0  # of the reply in the bytes
+END: Final = 1
+ORDER: Final = 2  # place of the bidder's name in byte order
+TERMS_AT: Final = 3  # a group of cells for each impression
+CURRENCY_BYTES: Final = 4
+HELD_WHOLE: Final = 5  # out: 1 if its bids have to be looked at together, 2 if there is too much of them
+BIDS: Final = 6  # out: how many rows it has
+REPLY_CELLS: Final = 7
+
+TOLD: Final = 0  # -1: hold back every bid on it
+COUNTED: Final = 1
+HOW: Final = 2  # 1 own bid, 2 second price plus
+TERMS_CELLS: Final = 3
+
+# What comes back of a bid, beside its columns for the clearing kernel.
+REPLY: Final = 0
+SEATBID: Final = 1
+PLACE: Final = 2  # within its seatbid
+ID: Final = 3  # place and length in the bytes
+ID_BYTES: Final = 4
+SEAT: Final = 5
+SEAT_BYTES: Final = 6
+HELD: Final = 7  # 1: held back, and its IMP is -1
+PLACE_CELLS: Final = 8
+
+_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
+_BANNER, _VIDEO, _AUDIO, _NATIVE = 1, 2, 3, 4
+_INT32_MAX = 2**31 - 1
+_FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325 - 2**64, 0x100000001B3
+
+_near_nanos = njit("int64(float64)", cache=True, inline="always")(near_nanos)
+
+
+@njit("Tuple((int64, int64))(uint8[::1], int64)", cache=True, inline="always")
+def _varint(data: NDArray[np.uint8], at: int) -> tuple[int, int]:  # pragma: no cover
+    """Read a varint; give its 64 bits, signed, and the place behind it."""
+    number: Any = np.int64(data[at] & 127)  # an int of 64 bits, to mypy not an int
+    shift = 7
+    while data[at] & 128:
+        at += 1
+        number |= np.int64(data[at] & 127) << shift
+        shift += 7
+    return number, at + 1
+
+
+@njit("boolean(uint8[::1], int64, uint8[::1], int64, int64)", cache=True, inline="always")
+def _same(a: NDArray[np.uint8], at: int, b: NDArray[np.uint8], start: int, size: int) -> bool:  # pragma: no cover
+    for k in range(size):  # noqa: SIM110  # a generator is an object
+        if a[at + k] != b[start + k]:
+            return False
+    return True
+
+
+@njit("int64(int64, int64)", cache=True, inline="always")
+def _bit(folded: int, bits: int) -> int:  # pragma: no cover
+    return (folded ^ (folded >> 17) ^ (folded >> 41)) & (bits - 1)
+
+
+@njit("boolean(uint8[::1], int64, int64)", cache=True, inline="always")
+def _holds_http(data: NDArray[np.uint8], at: int, size: int) -> bool:  # pragma: no cover
+    """Tell whether text holds "http:" in any case."""
+    for k in range(at + 4, at + size):
+        t_p = data[k] == 58 and data[k - 1] | 32 == 112 and data[k - 2] | 32 == 116
+        if t_p and data[k - 3] | 32 == 116 and data[k - 4] | 32 == 104:
+            return True
+    return False
+
+
+@njit("boolean(uint8[::1], int64, int64, int64[::1])", cache=True, inline="always")
+def _may_be_blocked(data: NDArray[np.uint8], at: int, size: int, sheet: NDArray[np.int64]) -> bool:  # pragma: no cover
+    """Tell whether a domain, or one above it, may be among the blocked ones."""
+    bits, words = sheet[FILTER_BITS], sheet[FILTER_AT]
+    folded = _FNV_OFFSET
+    end = at + size
+    if size and data[end - 1] == 46:  # the dot of the root
+        end -= 1
+    for k in range(end - 1, at - 1, -1):
+        byte: Any = np.int64(data[k])
+        if byte >= 128:
+            return True
+        if byte == 46:
+            bit = _bit(folded, bits)
+            if sheet[words + (bit >> 6)] >> (bit & 63) & 1:
+                return True
+        if 65 <= byte <= 90:
+            byte += 32
+        folded = (folded ^ byte) * _FNV_PRIME
+    bit = _bit(folded, bits)
+    return bool(sheet[words + (bit >> 6)] >> (bit & 63) & 1)
+
+
+@njit("int64(uint8[::1], int64, int64)", cache=True, inline="always")
+def _category(data: NDArray[np.uint8], at: int, size: int) -> int:  # pragma: no cover
+    folded: Any = _FNV_OFFSET ^ 255  # no domain ends like this, so the two kinds share a filter
+    for k in range(at + size - 1, at - 1, -1):
+        folded = (folded ^ np.int64(data[k])) * _FNV_PRIME
+    return int(folded)
+
+
+@njit("void(uint8[::1], int64[::1])", cache=True)
+def _fill_filter(texts: NDArray[np.uint8], sheet: NDArray[np.int64]) -> None:  # pragma: no cover
+    at = sheet[DOMAINS]
+    while at < sheet[TEXTS_END]:
+        size: Any = 0
+        for k in range(4):
+            size = size << 8 | np.int64(texts[at + k])
+        start, domains = at + 4, at < sheet[CATEGORIES]
+        at = start + size
+        folded: Any = _FNV_OFFSET
+        if domains:
+            for k in range(at - 1, start - 1, -1):
+                folded = (folded ^ np.int64(texts[k])) * _FNV_PRIME
+        else:
+            folded = _category(texts, start, size)
+        bit = _bit(folded, sheet[FILTER_BITS])
+        sheet[sheet[FILTER_AT] + (bit >> 6)] |= np.int64(1) << (bit & 63)
+
+
+@njit("boolean(uint8[::1], int64, int64, int64, boolean, int64, int64[::1])", cache=True)
+def _lists_something_blocked(
+    data: NDArray[np.uint8],
+    at: int,
+    end: int,
+    format_at: int,
+    looks_at_categories: bool,
+    attributes: int,
+    sheet: NDArray[np.int64],
+) -> bool:  # pragma: no cover
+    """Go over a bid once more, for its domains, categories and attributes."""
+    bits, words = sheet[FILTER_BITS], sheet[FILTER_AT]
+    blocked = format_at + FORMAT_CELLS
+    while at < end:
+        key, at = _varint(data, at)
+        field, wire_type = key >> 3, key & 7
+        if wire_type == _LEN:
+            size, at = _varint(data, at)
+            if field == 7 and sheet[CATEGORIES] > sheet[DOMAINS] and _may_be_blocked(data, at, size, sheet):
+                return True
+            if field == 15 and looks_at_categories:
+                bit = _bit(_category(data, at, size), bits)
+                if sheet[words + (bit >> 6)] >> (bit & 63) & 1:
+                    return True
+            if field == 11 and attributes:
+                stop = at + size
+                while at < stop:
+                    number, at = _varint(data, at)
+                    for k in range(attributes):
+                        if number == sheet[blocked + k]:
+                            return True
+            else:
+                at += size
+        elif wire_type == _VARINT:
+            number, at = _varint(data, at)
+            if field == 11:
+                for k in range(attributes):
+                    if number == sheet[blocked + k]:
+                        return True
+        else:
+            at += 8 if wire_type == _I64 else 4
+    return False
+
+
+@njit("boolean(uint8[::1], int64[::1], int64, int64)", cache=True)
+def _repeats(data: NDArray[np.uint8], places: NDArray[np.int64], first: int, rows: int) -> bool:  # pragma: no cover
+    """Tell whether two bids of one reply have the same seat and id."""
+    for i in range(first, rows):
+        a = i * PLACE_CELLS
+        for j in range(first, i):
+            b = j * PLACE_CELLS
+            if (
+                places[a + ID_BYTES] == places[b + ID_BYTES]
+                and places[a + SEAT_BYTES] == places[b + SEAT_BYTES]
+                and _same(data, places[a + ID], data, places[b + ID], places[a + ID_BYTES])
+                and _same(data, places[a + SEAT], data, places[b + SEAT], places[a + SEAT_BYTES])
+            ):
+                return True
+    return False
+
+
+@njit(
+    "int64(uint8[::1], int64, int64, uint8[::1], int64[::1], int64, int64, int64[::1], int64[::1], float64[::1],"
+    " int64[::1])",
+    cache=True,
+)
+def _hold(
+    data: NDArray[np.uint8],
+    start: int,
+    end: int,
+    texts: NDArray[np.uint8],
+    sheet: NDArray[np.int64],
+    reply: int,
+    row: int,
+    columns: NDArray[np.int64],
+    places: NDArray[np.int64],
+    prices: NDArray[np.float64],
+    price_bits: NDArray[np.int64],
+) -> int:  # pragma: no cover
+    """Read one bid; 0 if it needs no second look and its columns are written, 1 to hold it back, 2 the whole reply."""
+    id_at, id_bytes, imp_at, imp_bytes = 0, 0, 0, 0
+    adm, adm_bytes, nurl, nurl_bytes, crid_bytes, deal_bytes, app_bytes, language_bytes = 0, 0, 0, 0, 0, 0, 0, 0
+    width, height, taxonomy, seconds, format = 0, 0, 1, -1, 0
+    lists, odd = False, False
+    at = start
+    while at < end:
+        key, at = _varint(data, at)
+        field, wire_type = key >> 3, key & 7
+        if wire_type == _LEN:
+            size, at = _varint(data, at)
+            if field == 1:
+                id_at, id_bytes = at, size
+            elif field == 2:
+                imp_at, imp_bytes = at, size
+            elif field == 5:
+                nurl, nurl_bytes = at, size
+            elif field == 6:
+                adm, adm_bytes = at, size
+            elif field == 7 or field == 11 or field == 15:
+                lists = True
+            elif field == 10:
+                crid_bytes = size
+            elif field == 13:
+                deal_bytes = size
+            elif field == 14:
+                app_bytes = size
+            elif field == 25 or field == 29:
+                language_bytes += size
+            elif field == 50:
+                odd = True  # native markup as a message
+            at += size
+        elif wire_type == _VARINT:
+            number, at = _varint(data, at)
+            if field == 11:
+                lists = True
+            elif field == 16 or field == 17 or field == 30 or field == 32 or field == 33:
+                odd = odd or number < 0 or number > _INT32_MAX
+                if field == 16:
+                    width = number
+                elif field == 17:
+                    height = number
+                elif field == 30:
+                    taxonomy = number
+                elif field == 32:
+                    seconds = number
+                else:
+                    format = number
+        elif wire_type == _I64:
+            if field == 3:
+                bits = np.int64(0)
+                for k in range(8):
+                    bits |= np.int64(data[at + k]) << (8 * k)
+                price_bits[row] = bits
+            at += 8
+        elif wire_type == _I32:
+            at += 4
+        else:
+            return 2  # a group
+    places[row * PLACE_CELLS + ID] = id_at
+    places[row * PLACE_CELLS + ID_BYTES] = id_bytes
+    if odd or not id_bytes or deal_bytes or (sheet[WANTS_CRID] and not crid_bytes):
+        return 1
+    if (sheet[HOLDS_APPS] and app_bytes) or (sheet[HOLDS_LANGUAGES] and language_bytes):
+        return 1
+    price = prices[row]
+    nanos = _near_nanos(price) if price > 0 else -1
+    micros = nanos // NANOS_PER_MICRO
+    if nanos < NANOS_PER_MICRO or micros > sheet[HIGHEST]:
+        return 1
+
+    imp = 0
+    while imp < sheet[IMPS]:
+        cell = HEAD + imp * IMP_CELLS
+        if sheet[cell + IMP_ID_BYTES] == imp_bytes and _same(data, imp_at, texts, sheet[cell + IMP_ID], imp_bytes):
+            break
+        imp += 1
+    if imp == sheet[IMPS]:
+        return 1
+    cell = HEAD + imp * IMP_CELLS
+    terms = sheet[reply + TERMS_AT] + imp * TERMS_CELLS
+    if sheet[terms + TOLD] < 0:
+        return 1
+    if not format:
+        format = sheet[cell + ONLY]
+    if format < _BANNER or format > _NATIVE:
+        return 1
+    asked = sheet[cell + FORMAT_AT + format - 1]
+    if not asked:
+        return 1
+    if not adm_bytes:
+        adm, adm_bytes = nurl, nurl_bytes
+    if (format == _VIDEO or format == _NATIVE) and not adm_bytes:
+        return 1
+    if sheet[cell + SECURE] and _holds_http(data, adm, adm_bytes):
+        return 1
+    attributes, sizes = sheet[asked + ATTRIBUTES], sheet[asked + SIZES]
+    if format == _BANNER and sheet[CHECKS_SIZE] and not (width == 0 and height == 0 and sheet[asked + BARE]):
+        pair = asked + FORMAT_CELLS + attributes
+        fits = sizes == 0 and sheet[asked + BARE] == 1
+        for k in range(sizes):
+            fits = fits or (width == sheet[pair + 2 * k] and height == sheet[pair + 2 * k + 1])
+        if not fits:
+            return 1
+    if sheet[asked + LENGTH] == 2 or (seconds < 0 and sheet[asked + SAYS_LENGTH]):
+        return 1
+    if sheet[asked + LENGTH] and seconds >= 0 and not sheet[asked + LEAST] <= seconds <= sheet[asked + MOST]:
+        return 1
+    if lists:
+        categories = sheet[TEXTS_END] > sheet[CATEGORIES] and taxonomy == sheet[TAXONOMY]
+        if categories and sheet[HOLDS_CATEGORIES]:
+            return 1
+        if _lists_something_blocked(data, start, end, asked, categories, attributes, sheet):
+            return 1
+
+    column = row * COLUMNS
+    columns[column + IMP] = imp
+    columns[column + PRICE] = micros
+    columns[column + TOLD_FLOOR] = sheet[terms + TOLD]
+    columns[column + DEAL_FLOOR] = 0
+    columns[column + RANKED] = micros
+    columns[column + FLOOR] = sheet[terms + COUNTED]
+    columns[column + AT] = sheet[terms + HOW]
+    columns[column + DEAL] = 0
+    return 0
+
+
+@njit("int64(uint8[::1], uint8[::1], int64[::1], int64[::1], int64[::1], float64[::1])", cache=True)
+def sift(
+    data: NDArray[np.uint8],
+    texts: NDArray[np.uint8],
+    sheet: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    places: NDArray[np.int64],
+    prices: NDArray[np.float64],
+) -> int:
+    """Read every bid of every reply; write what the clearing kernel takes of those that need no second look.
+
+        data     (bytes,) uint8         the replies, one behind the other, each a well-formed BidResponse
+        texts    (bytes,) uint8         ids of impressions, then blocked domains and categories
+        sheet    (cells,) int64         what is asked, laid out as named above; its filter is 0, and some cells are out
+    out columns  (n * COLUMNS,) int64   rows of the clearing kernel; IMP is -1 where a bid is held back
+        places   (n * PLACE_CELLS,) int64
+        prices   (n,) float64           as sent; 0 where there is none, which is held back
+
+    Gives the number of rows; the arrays are large enough for REPLIES * BIDS_MAX. A reply with more bids has no row.
+    """
+    price_bits = prices.view(np.int64)
+    _fill_filter(texts, sheet)
+    rows = 0
+    competitors = 0
+    for k in range(sheet[REPLIES]):
+        reply = sheet[REPLIES_AT] + k * REPLY_CELLS
+        first = rows
+        at, end = sheet[reply + START], sheet[reply + END]
+        seatbids = 0
+        whole, unfolded = 0, 0
+        while at < end and not whole:
+            key, at = _varint(data, at)
+            wire_type = key & 7
+            if wire_type != _LEN:
+                if wire_type == _VARINT:
+                    _, at = _varint(data, at)
+                elif wire_type == _I64 or wire_type == _I32:
+                    at += 8 if wire_type == _I64 else 4
+                else:
+                    whole = 1  # a group
+                continue
+            size, at = _varint(data, at)
+            if key >> 3 != 2:
+                at += size
+                continue
+            seat, seat_bytes, bids, opened = 0, 0, 0, rows
+            stop = at + size
+            while at < stop and not whole:
+                key, at = _varint(data, at)
+                wire_type = key & 7
+                if wire_type != _LEN:
+                    if wire_type == _VARINT:
+                        _, at = _varint(data, at)
+                    elif wire_type == _I64 or wire_type == _I32:
+                        at += 8 if wire_type == _I64 else 4
+                    else:
+                        whole = 1
+                    continue
+                size, at = _varint(data, at)
+                if key >> 3 == 2:
+                    seat, seat_bytes = at, size
+                elif key >> 3 == 1:
+                    if rows - first >= sheet[BIDS_MAX]:
+                        whole = 2
+                        break
+                    row = rows * PLACE_CELLS
+                    places[row + REPLY] = k
+                    places[row + SEATBID] = seatbids
+                    places[row + PLACE] = bids
+                    price_bits[rows] = 0
+                    held = _hold(data, at, at + size, texts, sheet, reply, rows, columns, places, prices, price_bits)
+                    whole = 1 if held == 2 else 0
+                    places[row + HELD] = held
+                    if held:
+                        columns[rows * COLUMNS + IMP] = -1
+                    columns[rows * COLUMNS + RANK] = 0
+                    columns[rows * COLUMNS + BIDDER] = sheet[reply + ORDER]
+                    bids += 1
+                    rows += 1
+                at += size
+            competitor = k
+            if not sheet[BY_BIDDER]:
+                competitor = competitors
+                for other in range(first, opened):
+                    cell = other * PLACE_CELLS
+                    if places[cell + SEAT_BYTES] == seat_bytes and _same(
+                        data, places[cell + SEAT], data, seat, seat_bytes
+                    ):
+                        competitor = columns[other * COLUMNS + COMPETITOR]
+                        break
+                if competitor == competitors:
+                    competitors += 1
+            for row in range(opened, rows):
+                places[row * PLACE_CELLS + SEAT] = seat
+                places[row * PLACE_CELLS + SEAT_BYTES] = seat_bytes
+                columns[row * COLUMNS + COMPETITOR] = competitor
+            seatbids += 1
+            unfolded += bids * (seat_bytes + sheet[reply + CURRENCY_BYTES])
+        if whole == 2 or unfolded > sheet[UNFOLDED_MAX]:
+            # What a reply says once, every bid has beside it from here on, and in the record.
+            whole, rows = 2, first
+        elif not whole and _repeats(data, places, first, rows):
+            whole = 1
+        sheet[reply + HELD_WHOLE] = whole
+        sheet[reply + BIDS] = rows - first
+    return rows
