@@ -7,7 +7,10 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+import threading
+import time as clock
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -122,8 +125,17 @@ def test_any_bytes_are_a_snapshot_or_refused(sent: bytes) -> None:
             refusal(body)
 
 
+@pytest.fixture
+def in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as place:
+        place.setenv("TZ", "JST-9")
+        clock.tzset()
+        yield
+    clock.tzset()
+
+
 @pytest.mark.parametrize("time", ["2026-01-30T12:00:00Z", "2026-01-30T12:00:00", "2026-01-30T21:00:00.000+09:00"])
-def test_time_without_a_zone_is_utc(time: str) -> None:
+def test_time_without_a_zone_is_utc_wherever_we_are(time: str, in_tokyo: None) -> None:
     assert NOON_US == taken_us(time)
     assert NOON_US - 12 * 3600 * 1_000_000 == taken_us("2026-01-30")
     assert taken_us("") is None
@@ -198,6 +210,17 @@ async def test_same_snapshot_again_is_unchanged_and_another_is_taken() -> None:
         assert feed.snapshot is not None
         assert {"EUR": "0.93"} == feed.snapshot.rates
         assert {"changed": 2, "unchanged": 1} == counted(outcomes)
+
+
+async def test_refused_snapshot_is_not_what_we_say_we_have() -> None:
+    async with an_origin() as origin:
+        feed, outcomes = origin.feed()
+        for version, rate in ((1, 1), (2, 0), (3, 1)):
+            origin.answer = http(ours({"EUR": rate}), more=f'etag: "v{version}"\r\n')
+            await feed.refresh()
+        assert {"changed": 1, "refused": 1, "unchanged": 1} == counted(outcomes)
+        assert [b'"v1"' in head for head in origin.heads] == [False, True, True]
+        assert b'"v2"' not in b"".join(origin.heads)
 
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n" % (BYTES_MAX + 1) + b" " * (BYTES_MAX + 1)
@@ -350,6 +373,37 @@ async def test_what_is_no_file_is_a_failure(tmp_path: Path) -> None:
         feed, outcomes = from_file(path)
         assert "unreachable" == await refreshed(feed, outcomes)
         assert feed.snapshot is None
+
+
+class Disk(ThreadPoolExecutor):
+    """The loop's threads: one, that reads nothing until it is `free`; `reads` counts what it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.free = threading.Event()
+        super().submit(self.free.wait)
+        self.reads = 0
+
+    def submit(self, *work: Any, **named: Any) -> Any:
+        self.reads += 1
+        return super().submit(*work, **named)
+
+
+async def test_disk_that_hangs_is_asked_once_until_it_answers(tmp_path: Path) -> None:
+    path = tmp_path / "rates.json"
+    path.write_bytes(ours())
+    outcomes = dict.fromkeys(OUTCOMES, 0)
+    feed = Feed(Source(file=str(path)), SystemClock(), outcomes, fetch_s=0.05)
+    with Disk() as disk:
+        asyncio.get_running_loop().set_default_executor(disk)
+        try:
+            assert ["unreachable"] * 3 == [await refreshed(feed, outcomes) for _ in range(3)]
+            assert 1 == disk.reads
+        finally:
+            disk.free.set()
+        while "unreachable" == await refreshed(feed, outcomes):
+            await asyncio.sleep(0)
+    assert feed.snapshot is not None
 
 
 async def test_file_that_is_too_large_is_refused(tmp_path: Path) -> None:

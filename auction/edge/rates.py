@@ -128,6 +128,8 @@ class Feed:
             raise Failure("unreachable", "the file is still being read")
         loop = asyncio.get_running_loop()
         self._reading = loop.run_in_executor(None, _read_file, self.source.file or "", self._file)
+        # What comes of it when nobody waits any longer is of no interest.
+        self._reading.add_done_callback(lambda reading: reading.cancelled() or reading.exception())
         found = await asyncio.shield(self._reading)
         if found is None:
             return "unchanged"
