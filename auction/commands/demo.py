@@ -4,8 +4,8 @@ Everything is a real process on loopback: three bidders over gRPC, three over Op
 one talks nonsense, one goes down and comes back. The numbers come from the exchange's own log and from a clock at the
 caller. Afterwards one auction is explained bid by bid, and the whole log is run again.
 
-With `--currency` the auction currency and all floors are another one, and two bidders each bid in it, in USD and in
-EUR: a JPY exchange has an increment of one yen and no smaller money.
+With `--currency` the auction currency and all floors are another one, and bidders bid in it, in USD and in EUR: an
+exchange in JPY, say, has floors in whole yen and an increment of one.
 
 On a terminal the exchange stays up until Ctrl-C, which always drains it and leaves a log that can be read.
 
