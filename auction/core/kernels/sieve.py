@@ -97,10 +97,11 @@ SEAT_BYTES: Final = 6
 HELD: Final = 7  # 1: held back, and its IMP is -1
 PLACE_CELLS: Final = 8
 
-_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
+_VARINT, _I64, _LEN, _GROUP, _GROUP_END, _I32 = 0, 1, 2, 3, 4, 5
 _BANNER, _VIDEO, _AUDIO, _NATIVE = 1, 2, 3, 4
 _INT32_MAX = 2**31 - 1
-_FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325 - 2**64, 0x100000001B3
+# FNV-1a of 32 bits: its products fit an int64, so that interpreted and compiled say the same without a warning.
+_FNV_OFFSET, _FNV_PRIME, _FNV_BITS = 0x811C9DC5, 0x1000193, 0xFFFFFFFF
 
 _near_nanos = njit("int64(float64)", cache=True, inline="always")(near_nanos)
 
@@ -117,6 +118,28 @@ def _varint(data: NDArray[np.uint8], at: int) -> tuple[int, int]:  # pragma: no 
     return number, at + 1
 
 
+@njit(_INT(_BYTES, _INT, _INT), cache=True)
+def _behind(data: NDArray[np.uint8], at: int, wire_type: int) -> int:  # pragma: no cover
+    """Give the place behind the value of a field, which may be a group."""
+    depth = 0
+    while True:
+        if wire_type == _VARINT:
+            _, at = _varint(data, at)
+        elif wire_type == _LEN:
+            size, at = _varint(data, at)
+            at += size
+        elif wire_type == _GROUP:
+            depth += 1
+        elif wire_type == _GROUP_END:
+            depth -= 1
+        else:
+            at += 8 if wire_type == _I64 else 4
+        if not depth:
+            return at
+        key, at = _varint(data, at)
+        wire_type = key & 7
+
+
 @njit("boolean(uint8[::1], int64, uint8[::1], int64, int64)", cache=True, inline="always")
 def _same(a: NDArray[np.uint8], at: int, b: NDArray[np.uint8], start: int, size: int) -> bool:  # pragma: no cover
     for k in range(size):  # noqa: SIM110  # a generator is an object
@@ -127,7 +150,7 @@ def _same(a: NDArray[np.uint8], at: int, b: NDArray[np.uint8], start: int, size:
 
 @njit("int64(int64, int64)", cache=True, inline="always")
 def _bit(folded: int, bits: int) -> int:  # pragma: no cover
-    return (folded ^ (folded >> 17) ^ (folded >> 41)) & (bits - 1)
+    return (folded ^ (folded >> 17)) & (bits - 1)
 
 
 @njit("boolean(uint8[::1], int64, int64)", cache=True, inline="always")
@@ -158,7 +181,7 @@ def _may_be_blocked(data: NDArray[np.uint8], at: int, size: int, sheet: NDArray[
                 return True
         if 65 <= byte <= 90:
             byte += 32
-        folded = (folded ^ byte) * _FNV_PRIME
+        folded = (folded ^ byte) * _FNV_PRIME & _FNV_BITS
     bit = _bit(folded, bits)
     return bool(sheet[words + (bit >> 6)] >> (bit & 63) & 1)
 
@@ -167,7 +190,7 @@ def _may_be_blocked(data: NDArray[np.uint8], at: int, size: int, sheet: NDArray[
 def _category(data: NDArray[np.uint8], at: int, size: int) -> int:  # pragma: no cover
     folded: Any = _FNV_OFFSET ^ 255  # no domain ends like this, so the two kinds share a filter
     for k in range(at + size - 1, at - 1, -1):
-        folded = (folded ^ np.int64(data[k])) * _FNV_PRIME
+        folded = (folded ^ np.int64(data[k])) * _FNV_PRIME & _FNV_BITS
     return int(folded)
 
 
@@ -183,7 +206,7 @@ def _fill_filter(texts: NDArray[np.uint8], sheet: NDArray[np.int64]) -> None:  #
         folded: Any = _FNV_OFFSET
         if domains:
             for k in range(at - 1, start - 1, -1):
-                folded = (folded ^ np.int64(texts[k])) * _FNV_PRIME
+                folded = (folded ^ np.int64(texts[k])) * _FNV_PRIME & _FNV_BITS
         else:
             folded = _category(texts, start, size)
         bit = _bit(folded, sheet[FILTER_BITS])
@@ -219,7 +242,8 @@ def _lists_something_blocked(
                 while at < stop:
                     number, at = _varint(data, at)
                     for k in range(attributes):
-                        if number == sheet[blocked + k]:
+                        # What has more bits than an int32 is read as one of fewer.
+                        if number == sheet[blocked + k] or number != number & _INT32_MAX:
                             return True
             else:
                 at += size
@@ -227,10 +251,10 @@ def _lists_something_blocked(
             number, at = _varint(data, at)
             if field == 11:
                 for k in range(attributes):
-                    if number == sheet[blocked + k]:
+                    if number == sheet[blocked + k] or number != number & _INT32_MAX:
                         return True
         else:
-            at += 8 if wire_type == _I64 else 4
+            at = _behind(data, at, wire_type)
     return False
 
 
@@ -269,7 +293,7 @@ def _hold(
     prices: NDArray[np.float64],
     price_bits: NDArray[np.int64],
 ) -> int:  # pragma: no cover
-    """Read one bid; 0 if it needs no second look and its columns are written, 1 to hold it back, 2 the whole reply."""
+    """Read one bid; 0 if it needs no second look and its columns are written, 1 to hold it back."""
     id_at, id_bytes, imp_at, imp_bytes = 0, 0, 0, 0
     adm, adm_bytes, nurl, nurl_bytes, crid_bytes, deal_bytes, app_bytes, language_bytes = 0, 0, 0, 0, 0, 0, 0, 0
     width, height, taxonomy, seconds, format = 0, 0, 1, -1, 0
@@ -324,10 +348,8 @@ def _hold(
                     bits |= np.int64(data[at + k]) << (8 * k)
                 price_bits[row] = bits
             at += 8
-        elif wire_type == _I32:
-            at += 4
         else:
-            return 2  # a group
+            at = _behind(data, at, wire_type)
     places[row * PLACE_CELLS + ID] = id_at
     places[row * PLACE_CELLS + ID_BYTES] = id_bytes
     if odd or not id_bytes or deal_bytes or (sheet[WANTS_CRID] and not crid_bytes):
@@ -430,12 +452,7 @@ def sift(
             key, at = _varint(data, at)
             wire_type = key & 7
             if wire_type != _LEN:
-                if wire_type == _VARINT:
-                    _, at = _varint(data, at)
-                elif wire_type == _I64 or wire_type == _I32:
-                    at += 8 if wire_type == _I64 else 4
-                else:
-                    whole = 1  # a group
+                at = _behind(data, at, wire_type)
                 continue
             size, at = _varint(data, at)
             if key >> 3 != 2:
@@ -447,12 +464,7 @@ def sift(
                 key, at = _varint(data, at)
                 wire_type = key & 7
                 if wire_type != _LEN:
-                    if wire_type == _VARINT:
-                        _, at = _varint(data, at)
-                    elif wire_type == _I64 or wire_type == _I32:
-                        at += 8 if wire_type == _I64 else 4
-                    else:
-                        whole = 1
+                    at = _behind(data, at, wire_type)
                     continue
                 size, at = _varint(data, at)
                 if key >> 3 == 2:
@@ -467,7 +479,6 @@ def sift(
                     places[row + PLACE] = bids
                     price_bits[rows] = 0
                     held = _hold(data, at, at + size, texts, sheet, reply, rows, columns, places, prices, price_bits)
-                    whole = 1 if held == 2 else 0
                     places[row + HELD] = held
                     if held:
                         columns[rows * COLUMNS + IMP] = -1
@@ -497,7 +508,7 @@ def sift(
         if whole == 2 or unfolded > sheet[UNFOLDED_MAX]:
             # What a reply says once, every bid has beside it from here on, and in the record.
             whole, rows = 2, first
-        elif not whole and _repeats(data, places, first, rows):
+        elif _repeats(data, places, first, rows):
             whole = 1
         sheet[reply + HELD_WHOLE] = whole
         sheet[reply + BIDS] = rows - first

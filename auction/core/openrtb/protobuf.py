@@ -116,7 +116,8 @@ def _blocks(message: RequestMessage) -> Blocks | None:
         advertisers=_domains(badv) if badv else _NOTHING,
         categories=_texts(bcat),
         taxonomy=message.cattax,
-        apps=_texts(bapp),
+        # An empty one would stand for every creative that names no app.
+        apps=frozenset(filter(None, bapp)) if bapp else _NOTHING,
         languages=frozenset(primary_language(language) for language in wlang) if wlang else _NOTHING,
         tags=tuple(tag.lower() for tag in wlangb) if wlangb else (),
         speak=bool(wlang or wlangb),
