@@ -218,12 +218,14 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     non_bids = list(auction.not_asked)
     answered = iter(offered.replies)
     for invitation, one in zip(auction.invitations, read, strict=True):
+        with_bid: set[int] = set()
         if isinstance(one, Heard):
             reply = next(answered)
-            status = int(NonBidStatus.INVALID_RESPONSE if reply.excessive else NonBidStatus.NO_BID)
             with_bid = {outcome.imp for outcome in outcomes[reply.first : reply.first + reply.count]}
-        else:
-            status, with_bid = one, set()
+            if with_bid.issuperset(invitation.imps):
+                continue
+            one = NonBidStatus.INVALID_RESPONSE if reply.excessive else NonBidStatus.NO_BID
+        status = int(one)
         non_bids += [
             NonBid(invitation.bidder, None, request.imps[row].id, None, status)
             for row in invitation.imps

@@ -28,6 +28,7 @@ from auction.core.kernels.clear import (
     WINNER,
     clear,
 )
+from auction.core.kernels.sieve import ID, ID_BYTES, PLACE_CELLS, SEAT, SEAT_BYTES
 from auction.core.offers import Offers
 from auction.model.auction import Outcome
 from auction.model.draws import fold, rank
@@ -84,18 +85,26 @@ def settle(request: BidRequest, offers: Offers, market: Market) -> tuple[list[Ou
         clear(columns, m, market.increment, market.soft_floor, market.switches, out)
     cells = out.tolist()
     outcomes = []
+    imps, data, places = request.imps, offers.data, offers.places
+    seat, seat_at = "", -1
     for reply in offers.replies:
         name, currency, held = reply.heard.rules.name, reply.heard.currency, reply.held
         for row in range(reply.first, reply.first + reply.count):
-            code, imp, at = cells[row * RESULTS + REASON], given[row * COLUMNS + IMP], row * COLUMNS
+            code, at = cells[row * RESULTS + REASON], row * COLUMNS
             verdict = held.get(row) if held else None
             if verdict is None:
-                seat, id, impid, deal = offers.seat(row), offers.id(row), request.imps[imp].id, ""
+                place = row * PLACE_CELLS
+                if places[place + SEAT] != seat_at:
+                    seat_at = places[place + SEAT]
+                    seat = data[seat_at : seat_at + places[place + SEAT_BYTES]].decode()
+                id = data[places[place + ID] : places[place + ID] + places[place + ID_BYTES]].decode()
+                imp = given[at + IMP]
+                impid, deal, terms = imps[imp].id, "", reply.terms[imp]
                 price: float | None = offers.prices[row]
-                terms = reply.terms[imp]
             else:
                 bid = verdict.bid
                 seat, id, impid, deal, price = bid.seat, bid.id, bid.impid, verdict.dealid, bid.price
+                seat_at = -1
                 terms, imp = verdict.terms, verdict.imp
             if code < 0:
                 assert verdict is not None
@@ -112,9 +121,9 @@ def settle(request: BidRequest, offers: Offers, market: Market) -> tuple[list[Ou
             clearing_price, pays, setter = None, None, PriceSetter.NONE
             if code == _WON:
                 assert terms is not None
-                place = n * RESULTS + imp * SETTLEMENTS
-                clearing_price = cells[place + CLEARING_PRICE]
-                setter = _setter(cells[place + SETTER], clearing_price, terms)
+                settled = n * RESULTS + imp * SETTLEMENTS
+                clearing_price = CpmMicros(cells[settled + CLEARING_PRICE])
+                setter = _setter(cells[settled + SETTER], clearing_price, terms)
                 pays = buyer_pays(given[at + PRICE], terms, setter, clearing_price)
             outcomes.append(
                 Outcome(name, seat, id, imp, impid, deal, price, currency, floor, _REASONS[code],

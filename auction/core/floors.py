@@ -92,6 +92,12 @@ class Floors(msgspec.Struct, frozen=True):
             return told(amount, source, currency, self.currency, asks, self.rates)
 
         amount, rate, source, of_deal = _governing(imp, deal, format, seconds)
+        if source == currency == self.currency and weight is NEUTRAL and rate is None and way is not None:
+            # Most floors have no way to go: what was stated, or asked for by us, is what is seen.
+            asked = amount if of_deal or raised < amount else CpmMicros(raised)
+            most = max(asked, self.min_price)
+            agreed = most if at == _FIXED_PRICE else CpmMicros(-1)
+            return Terms(at, deal is not None, of_deal, most, asked if of_deal else _NOTHING, most, asked, way, agreed)
         floor, stated = seen(amount if rate is None else rate, source), self._here(amount, source)
         if rate is not None:
             floor = None if floor is None else CpmMicros(floor * seconds)

@@ -23,6 +23,7 @@ from auction.model.money import LIMIT, CpmMicros
 from auction.model.reply import Bid
 from auction.model.request import BANNER, BidRequest, Format
 from auction.model.rules import BidderRules, ExchangeRules, Limits
+from auction.v1.openrtb_pb2 import BidResponse as ResponseMessage
 
 # A floor told in a small currency may be beyond int64; no bid reaches it, since none above the limit gets this far.
 UNREACHABLE = CpmMicros(LIMIT + 1)
@@ -39,7 +40,7 @@ class Heard(msgspec.Struct, frozen=True, gc=False):
     rules: BidderRules
     asked: tuple[int, ...]
     body: bytes
-    wire: object
+    wire: ResponseMessage
     currency: str
 
 
@@ -63,7 +64,7 @@ class Offers(msgspec.Struct, frozen=True, gc=False):
     columns: NDArray[np.int64]
     places: list[int]
     prices: list[float]
-    data: bytearray
+    data: bytes
     replies: list[Offered]
 
     def found(self, row: int) -> tuple[Heard, tuple[int, int]]:
@@ -98,7 +99,7 @@ def offers(
     `sieved` False has every bid looked at one by one, to the same end.
     """
     if not heard:
-        return Offers(np.empty(0, np.int64), [], [], bytearray(), [])
+        return Offers(np.empty(0, np.int64), [], [], b"", [])
     texts = bytearray()
     sheet = _sheet(request, exchange, checks, texts)
     sheet[cells.REPLIES], sheet[cells.REPLIES_AT] = len(heard), len(sheet)
@@ -110,7 +111,7 @@ def offers(
         at = end
     terms = _write_terms(sheet, heard, request, checks, sieved)
 
-    data = bytearray().join([reply.body for reply in heard])
+    data = b"".join([reply.body for reply in heard])
     # No bid is shorter than its tag and its length.
     rows_max = min(len(heard) * limits.bids_per_reply, len(data) // 2)
     columns = np.empty(rows_max * COLUMNS, np.int64)

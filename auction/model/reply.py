@@ -36,15 +36,3 @@ class Bid(msgspec.Struct, frozen=True, gc=False):
     dealid: str
     seat: str
     wire: object
-
-
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """A reply that could be read: its currency (absent is USD), or a reason for no bids.
-
-    `wire` is the codec's own handle, given back to it for the bids.
-    """
-
-    id: str
-    currency: str
-    nbr: int | None
-    wire: object

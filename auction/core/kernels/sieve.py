@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 from numpy.typing import NDArray
 
 from auction.core.kernels.clear import (
@@ -103,10 +103,16 @@ _INT32_MAX = 2**31 - 1
 # FNV-1a of 32 bits: its products fit an int64, so that interpreted and compiled say the same without a warning.
 _FNV_OFFSET, _FNV_PRIME, _FNV_BITS = 0x811C9DC5, 0x1000193, 0xFFFFFFFF
 
-_near_nanos = njit("int64(float64)", cache=True, inline="always")(near_nanos)
+# Replies arrive as bytes, which nobody may write to.
+_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
+_CELLS, _DOUBLES = types.int64[::1], types.float64[::1]
+_INT, _DOUBLE, _BOOL, _NONE = types.int64, types.float64, types.boolean, types.void
+_PAIR = types.Tuple((types.int64, types.int64))  # type: ignore[no-untyped-call]  # numba has no types for it
+
+_near_nanos = njit(_INT(_DOUBLE), cache=True, inline="always")(near_nanos)
 
 
-@njit("Tuple((int64, int64))(uint8[::1], int64)", cache=True, inline="always")
+@njit(_PAIR(_BYTES, _INT), cache=True, inline="always")
 def _varint(data: NDArray[np.uint8], at: int) -> tuple[int, int]:  # pragma: no cover
     """Read a varint; give its 64 bits, signed, and the place behind it."""
     number: Any = np.int64(data[at] & 127)  # an int of 64 bits, to mypy not an int
@@ -140,7 +146,7 @@ def _behind(data: NDArray[np.uint8], at: int, wire_type: int) -> int:  # pragma:
         wire_type = key & 7
 
 
-@njit("boolean(uint8[::1], int64, uint8[::1], int64, int64)", cache=True, inline="always")
+@njit(_BOOL(_BYTES, _INT, _BYTES, _INT, _INT), cache=True, inline="always")
 def _same(a: NDArray[np.uint8], at: int, b: NDArray[np.uint8], start: int, size: int) -> bool:  # pragma: no cover
     for k in range(size):  # noqa: SIM110  # a generator is an object
         if a[at + k] != b[start + k]:
@@ -148,12 +154,12 @@ def _same(a: NDArray[np.uint8], at: int, b: NDArray[np.uint8], start: int, size:
     return True
 
 
-@njit("int64(int64, int64)", cache=True, inline="always")
+@njit(_INT(_INT, _INT), cache=True, inline="always")
 def _bit(folded: int, bits: int) -> int:  # pragma: no cover
     return (folded ^ (folded >> 17)) & (bits - 1)
 
 
-@njit("boolean(uint8[::1], int64, int64)", cache=True, inline="always")
+@njit(_BOOL(_BYTES, _INT, _INT), cache=True, inline="always")
 def _holds_http(data: NDArray[np.uint8], at: int, size: int) -> bool:  # pragma: no cover
     """Tell whether text holds "http:" in any case."""
     for k in range(at + 4, at + size):
@@ -163,7 +169,7 @@ def _holds_http(data: NDArray[np.uint8], at: int, size: int) -> bool:  # pragma:
     return False
 
 
-@njit("boolean(uint8[::1], int64, int64, int64[::1])", cache=True, inline="always")
+@njit(_BOOL(_BYTES, _INT, _INT, _CELLS), cache=True, inline="always")
 def _may_be_blocked(data: NDArray[np.uint8], at: int, size: int, sheet: NDArray[np.int64]) -> bool:  # pragma: no cover
     """Tell whether a domain, or one above it, may be among the blocked ones."""
     bits, words = sheet[FILTER_BITS], sheet[FILTER_AT]
@@ -186,7 +192,7 @@ def _may_be_blocked(data: NDArray[np.uint8], at: int, size: int, sheet: NDArray[
     return bool(sheet[words + (bit >> 6)] >> (bit & 63) & 1)
 
 
-@njit("int64(uint8[::1], int64, int64)", cache=True, inline="always")
+@njit(_INT(_BYTES, _INT, _INT), cache=True, inline="always")
 def _category(data: NDArray[np.uint8], at: int, size: int) -> int:  # pragma: no cover
     folded: Any = _FNV_OFFSET ^ 255  # no domain ends like this, so the two kinds share a filter
     for k in range(at + size - 1, at - 1, -1):
@@ -194,7 +200,7 @@ def _category(data: NDArray[np.uint8], at: int, size: int) -> int:  # pragma: no
     return int(folded)
 
 
-@njit("void(uint8[::1], int64[::1])", cache=True)
+@njit(_NONE(_BYTES, _CELLS), cache=True)
 def _fill_filter(texts: NDArray[np.uint8], sheet: NDArray[np.int64]) -> None:  # pragma: no cover
     at = sheet[DOMAINS]
     while at < sheet[TEXTS_END]:
@@ -213,7 +219,7 @@ def _fill_filter(texts: NDArray[np.uint8], sheet: NDArray[np.int64]) -> None:  #
         sheet[sheet[FILTER_AT] + (bit >> 6)] |= np.int64(1) << (bit & 63)
 
 
-@njit("boolean(uint8[::1], int64, int64, int64, boolean, int64, int64[::1])", cache=True)
+@njit(_BOOL(_BYTES, _INT, _INT, _INT, _BOOL, _INT, _CELLS), cache=True)
 def _lists_something_blocked(
     data: NDArray[np.uint8],
     at: int,
@@ -258,7 +264,7 @@ def _lists_something_blocked(
     return False
 
 
-@njit("boolean(uint8[::1], int64[::1], int64, int64)", cache=True)
+@njit(_BOOL(_BYTES, _CELLS, _INT, _INT), cache=True)
 def _repeats(data: NDArray[np.uint8], places: NDArray[np.int64], first: int, rows: int) -> bool:  # pragma: no cover
     """Tell whether two bids of one reply have the same seat and id."""
     for i in range(first, rows):
@@ -276,8 +282,7 @@ def _repeats(data: NDArray[np.uint8], places: NDArray[np.int64], first: int, row
 
 
 @njit(
-    "int64(uint8[::1], int64, int64, uint8[::1], int64[::1], int64, int64, int64[::1], int64[::1], float64[::1],"
-    " int64[::1])",
+    _INT(_BYTES, _INT, _INT, _BYTES, _CELLS, _INT, _INT, _CELLS, _CELLS, _DOUBLES, _CELLS),
     cache=True,
 )
 def _hold(
@@ -418,7 +423,7 @@ def _hold(
     return 0
 
 
-@njit("int64(uint8[::1], uint8[::1], int64[::1], int64[::1], int64[::1], float64[::1])", cache=True)
+@njit(_INT(_BYTES, _BYTES, _CELLS, _CELLS, _CELLS, _DOUBLES), cache=True)
 def sift(
     data: NDArray[np.uint8],
     texts: NDArray[np.uint8],

@@ -21,7 +21,7 @@ from auction.model.currencies import ISO_4217
 from auction.model.errors import InvalidReply, InvalidRequest
 from auction.model.money import CpmMicros, cpm, floor_micros, sent_text
 from auction.model.reasons import PriceSetter
-from auction.model.reply import Answer, Bid
+from auction.model.reply import Bid
 from auction.model.request import (
     AUDIO,
     BANNER,
@@ -236,25 +236,31 @@ def _deals(path: str, deals: Sequence[RequestMessage.Deal], limits: Limits) -> d
 
 
 def _deal(path: str, place: int, deal: RequestMessage.Deal) -> Deal:
-    if not deal.id:
+    id, at, amount, currency, rate, durfloors, wseat, wadomain = _DEAL(deal)
+    if not id:
         raise InvalidRequest(f"{path}.id", "missing")
-    if deal.at not in (0, 1, 2, 3):
-        raise InvalidRequest(f"{path}.at", f"expected 0 to 3, was {deal.at}")
-    timed = _floors_by_duration(path, deal)
-    if deal.bidfloorcur not in ISO_4217:
-        raise _no_currency(path, deal.bidfloorcur)
-    floor = _floor(path, "bidfloor", deal.bidfloor) if deal.HasField("bidfloor") else None
+    if at not in (0, 1, 2, 3):
+        raise InvalidRequest(f"{path}.at", f"expected 0 to 3, was {at}")
+    timed = None
+    if rate or durfloors or deal.HasField("mincpmpersec"):
+        timed = _floors_by_duration(path, deal)
+    if currency not in ISO_4217:
+        raise _no_currency(path, currency)
+    floor = _floor(path, "bidfloor", amount) if amount or deal.HasField("bidfloor") else None
     return Deal(
         place,
-        deal.id,
+        id,
         floor,
-        deal.bidfloorcur,
-        deal.at,
-        _texts(deal.wseat),
-        _domains(deal.wadomain) if deal.wadomain else _NOTHING,
+        currency,
+        at,
+        frozenset(wseat) if wseat else _NOTHING,
+        _domains(wadomain) if wadomain else _NOTHING,
         timed,
-        (floor is not None and cpm(floor) > deal.bidfloor) or (timed is not None and timed.fine),
+        (floor is not None and cpm(floor) > amount) or (timed is not None and timed.fine),
     )
+
+
+_DEAL = attrgetter("id", "at", "bidfloor", "bidfloorcur", "mincpmpersec", "durfloors", "wseat", "wadomain")
 
 
 def _timed(path: str, media: RequestMessage.Video | RequestMessage.Audio) -> Format:
@@ -400,6 +406,15 @@ def scale_floors(body: bytes, scale: Fraction) -> bytes:
     return message.SerializeToString()
 
 
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """A reply that could be read: its currency, or a reason for no bids; `wire` is the whole of it."""
+
+    id: str
+    currency: str
+    nbr: int | None
+    wire: ResponseMessage
+
+
 def decode_reply(body: bytes) -> Answer:
     """Read a bidder's message; InvalidReply if it is none."""
     message = ResponseMessage()
@@ -408,24 +423,25 @@ def decode_reply(body: bytes) -> Answer:
     except DecodeError as error:
         raise InvalidReply("expected a BidResponse message") from error
     # Absent is USD; the canonical message declares no default.
-    return Answer(message.id, message.cur or "USD", message.nbr if message.HasField("nbr") else None, message)
+    id, currency, nbr = _ANSWER(message)
+    return Answer(id, currency or "USD", nbr if nbr or message.HasField("nbr") else None, message)
 
 
-def is_empty(wire: object) -> bool:
+_ANSWER = attrgetter("id", "cur", "nbr")
+
+
+def is_empty(wire: ResponseMessage) -> bool:
     """Tell whether a reply has no bid."""
-    assert isinstance(wire, ResponseMessage)
     return not any(seatbid.bid for seatbid in wire.seatbid)
 
 
-def bids(wire: object) -> list[Bid]:
+def bids(wire: ResponseMessage) -> list[Bid]:
     """Give the bids of a reply, in the order sent."""
-    assert isinstance(wire, ResponseMessage)
     return [_bid(seatbid.seat, bid) for seatbid in wire.seatbid for bid in seatbid.bid]
 
 
-def bid(wire: object, seatbid: int, place: int) -> Bid:
+def bid(wire: ResponseMessage, seatbid: int, place: int) -> Bid:
     """Give one bid of a reply by its place."""
-    assert isinstance(wire, ResponseMessage)
     seat = wire.seatbid[seatbid]
     return _bid(seat.seat, seat.bid[place])
 
@@ -446,7 +462,7 @@ class Sale(msgspec.Struct, frozen=True, gc=False):
 
     bidder: str
     seat: str
-    wire: object
+    wire: ResponseMessage
     place: tuple[int, int]
     price: CpmMicros
     dealid: str
@@ -467,7 +483,6 @@ def response(request: str, auction: str, currency: str, sales: Sequence[Sale], n
             seatbid = seats[key] = message.seatbid.add()
             if sale.seat:
                 seatbid.seat = sale.seat
-        assert isinstance(sale.wire, ResponseMessage)
         bid = seatbid.bid.add()
         bid.CopyFrom(sale.wire.seatbid[sale.place[0]].bid[sale.place[1]])
         bid.price = cpm(sale.price)
