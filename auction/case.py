@@ -25,8 +25,8 @@ from auction.model.errors import InvalidReply, InvalidRequest
 from auction.model.reply import Reply, ReplyStatus
 from auction.model.rules import Rules
 
-_SETTINGS = ("exchange", "bidders", "limits", "fx")
-_MEMBERS = ("request", *_SETTINGS, "floors", "received", "replies", "expect")
+_SETTINGS = ("exchange", "floors", "bidders", "limits", "fx")
+_MEMBERS = ("request", *_SETTINGS, "received", "replies", "expect")
 _STATUSES = tuple(ReplyStatus.__members__)
 
 # Twice what any exchange can be told to accept in a request, and a fraction of what the interpreter can walk.
@@ -101,8 +101,6 @@ def _faults(value: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{name}: unknown member" for name in value if name not in _MEMBERS)
     if not isinstance(value.get("request"), dict):
         yield "request: expected an OpenRTB request"
-    if value.get("floors"):
-        yield "floors: expected none, there are no rules for floors yet"
     replies = value.get("replies", [])
     if not isinstance(replies, list):
         yield "replies: expected a list"

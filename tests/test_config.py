@@ -130,7 +130,7 @@ def test_a_bidder_speaks_the_encoding_of_its_address_and_rules_hold_no_address_o
         "- {name: b, http: 'https://b.example/bid?key=swordfish', media: [video, video, banner], timeout_ms: 80}\n",
     ).rules()
     assert rules.bidders == (
-        BidderRules("a", "protobuf", (), 20),
+        BidderRules("a", "protobuf", min_ms=20),
         BidderRules("b", "json", ("video", "banner"), timeout_ms=80),
     )
     assert not re.search(rb"swordfish|x-key|example|7501", rules.canonical())

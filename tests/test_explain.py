@@ -123,7 +123,7 @@ def test_a_refused_request_is_an_answer(tmp_path: Path, capsys: pytest.CaptureFi
         ({**CASE, "replies": [{"bidder": "a", "status": "LATE"}]}, "replies[0].status: expected one of"),
         ({**CASE, "replies": [{"status": "BID"}]}, "replies[0].bidder: expected a name"),
         ({**CASE, "exchange": {"incremet": "1"}}, "exchange.incremet"),
-        ({**CASE, "floors": [{"value": "1"}]}, "floors: expected none"),
+        ({**CASE, "floors": [{"value": "1"}]}, "floors: expected a mapping, was a list"),
         ({**CASE, "replies": [{"bidder": "a"}, {"bidder": "a"}]}, "replies[1].bidder: expected one reply for each"),
         ({**CASE, "replies": [{"bidder": "a", "status": []}]}, "replies[0].status: expected one of"),
         ({**CASE, "replies": [{"bidder": "a", "latency_ms": math.inf}]}, "replies[0].latency_ms: expected"),

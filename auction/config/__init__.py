@@ -17,9 +17,10 @@ import msgspec
 from pydantic import ValidationError
 
 from auction.config.faults import ConfigFaults, Fault, Path, dotted, shown
-from auction.config.settings import Bidder, Config, every_setting, expected, schema, schema_at
+from auction.config.settings import Bidder, Config, Floor, every_setting, expected, schema, schema_at
 from auction.config.sources import FILE_BYTES_MAX, Values, read_environment, read_file
-from auction.model.rules import Rules
+from auction.model.money import CpmMicros
+from auction.model.rules import FloorRule, Rules
 
 __all__ = [
     "FILE_BYTES_MAX",
@@ -45,7 +46,7 @@ _FIXED = ("server", "log")
 # And limits that the open ports were made of.
 _FIXED_LIMITS = {"request_bytes", "inflation_ratio"}
 # What a case may say of the rules, in the words of the configuration; rates of `fx` stand directly under it.
-_OF_A_CASE = ("exchange", "bidders", "limits")
+_OF_A_CASE = ("exchange", "floors", "bidders", "limits")
 
 
 def load(path: FilePath | None, environ: Mapping[str, str]) -> Config:
@@ -107,9 +108,10 @@ def what_needs_restart(old: Config, new: Config) -> list[str]:
 def rules_of_case(case: Mapping[str, Any], bidder_names: Sequence[str]) -> Rules:
     """Read the rules that a case file states, by the same types and defaults as a configuration.
 
-    `case` is JSON with decimals kept exact (Decimal, int or text, never float); of its members `exchange`, `bidders`,
-    `limits` and `fx` ({"JPY": "150"}, units per USD) are read. `bidder_names` are those that reply: one without an
-    entry has the defaults. In a case every bidder speaks protobuf, and an entry needs no address. Raises ConfigFaults.
+    `case` is JSON with decimals kept exact (Decimal, int or text, never float); of its members `exchange`, `floors`,
+    `bidders`, `limits` and `fx` ({"JPY": "150"}, units per USD) are read. `bidder_names` are those that reply: one
+    without an entry has the defaults. In a case every bidder speaks protobuf, and an entry needs no address. Raises
+    ConfigFaults.
     """
     values = Values()
     values.tree = {section: case[section] for section in _OF_A_CASE if section in case}
@@ -138,6 +140,8 @@ def _checked(values: Values, addresses: bool = True) -> Config:
         # A default that depends on a setting which is wrong is not a second fault.
         errors = [error for error in refused.errors() if error["type"] != "default_factory_not_called"]
         faults += (_fault(error["type"], error["loc"], error.get("ctx", {}), values) for error in errors)
+    if config is not None:
+        faults += (Fault(dotted(path), message, origin=values.origin(path)) for path, message in _at_odds(config))
     if config is None or faults:
         raise ConfigFaults(sorted(faults, key=_line))
     return config
@@ -216,6 +220,37 @@ def _contradictions(values: Values, addresses: bool) -> Iterator[Fault]:
         ways = [way for way in ("grpc", "http") if bidder.get(way) is not None]
         if addresses and len(ways) != 1:
             yield fault(("bidders", row), f"expected grpc or http, was {' and '.join(ways) or 'neither'}")
+
+
+def _at_odds(config: Config) -> Iterator[tuple[Path, str]]:
+    """Find settings that are right in themselves and wrong together."""
+    known = {bidder.name for bidder in config.bidders}
+    for row, adjustment in enumerate(config.exchange.bid_adjustments):
+        at: Path = ("exchange", "bid_adjustments", row)
+        if adjustment.multiplier is not None and adjustment.subtract is not None:
+            yield at, "expected multiplier or subtract, was both"
+        if adjustment.multiplier is None and adjustment.subtract is None:
+            yield at, "expected multiplier or subtract, was neither"
+        if adjustment.bidder is not None and adjustment.bidder not in known:
+            yield (*at, "bidder"), _nobody(adjustment.bidder, known)
+    floors = config.floors
+    if floors.models and (floors.rules or floors.default is not None):
+        yield ("floors", "models"), f"expected models or {'rules' if floors.rules else 'default'}, was both"
+    lists: list[tuple[Path, Sequence[Floor]]] = [(("floors", "rules"), floors.rules)]
+    lists += [(("floors", "models", row, "rules"), model.rules) for row, model in enumerate(floors.models)]
+    for at, rules in lists:
+        first: dict[FloorRule, int] = {}
+        for row, rule in enumerate(rules):
+            keys = msgspec.structs.replace(rule.rules(), floor=CpmMicros(0))
+            if first.setdefault(keys, row) != row:
+                yield (*at, row), f"expected keys of its own, has those of {dotted((*at, first[keys]))}"
+            if rule.bidder is not None and rule.bidder not in known:
+                yield (*at, row, "bidder"), _nobody(rule.bidder, known)
+
+
+def _nobody(name: str, known: Iterable[str]) -> str:
+    close = _nearest(name, list(known))
+    return f"expected the name of a bidder, was {shown(name)}" + (f"; did you mean {close}?" if close else "")
 
 
 def _meant(path: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
@@ -41,6 +41,13 @@ _TRANSPORT_HEADERS = frozenset(
     | {"te", "trailer", "transfer-encoding", "upgrade", "user-agent"}
 )
 HIDDEN = "***"
+# A bid that counts ten times what it says is a mistake.
+MULTIPLIER_MAX = 10
+# What a floor rule may write for a key that it leaves open.
+ANY = "*"
+
+_SIZE = re.compile("[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
+_COUNTRY = re.compile("[A-Za-z]{3}")
 
 
 def _exact(value: object) -> Decimal:
@@ -61,11 +68,59 @@ def _amount(value: object) -> CpmMicros:
     return money.decimal_micros(_exact(value))
 
 
+def _multiplier(value: object) -> str:
+    exact = _exact(value)
+    if not 0 < exact <= MULTIPLIER_MAX:
+        raise Unfit(f"expected more than 0, at most {MULTIPLIER_MAX}, was {exact:f}")
+    return plain_text(exact)
+
+
+def _share(value: object) -> str:
+    exact = _exact(value)
+    if not 0 <= exact <= 1:
+        raise Unfit(f"expected 0 to 1, was {exact:f}")
+    return plain_text(exact)
+
+
+def plain_text(exact: Decimal) -> str:
+    """Write a decimal so that equal ones are equal text: no exponent, no zeros at the end."""
+    text = f"{exact:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _any(value: object) -> object:
+    """Read what a key of a floor rule says when it says nothing."""
+    return None if value == ANY else value
+
+
+def _size(size: str) -> str:
+    if _SIZE.fullmatch(size):
+        return size
+    raise Unfit(f"expected a size such as 300x250, was {shown(size)}")
+
+
+def _country(country: str) -> str:
+    if _COUNTRY.fullmatch(country):
+        return country.upper()
+    raise Unfit(f"expected three letters of ISO 3166, was {shown(country)}")
+
+
+def _device_type(value: object) -> object:
+    """Take the number of a device type, written as a number or as text."""
+    return str(value) if type(value) is int else value
+
+
+def _device(number: str) -> str:
+    if re.fullmatch("[1-9][0-9]?", number):
+        return number
+    raise Unfit(f"expected the number of a device type, was {shown(number)}")
+
+
 def _rate(value: object) -> str:
     exact = _exact(value)
     if not 0 < exact <= RATE_MAX:
         raise Unfit(f"expected more than 0, at most {RATE_MAX}, was {exact:f}")
-    return f"{exact:f}".rstrip("0").rstrip(".") if "." in f"{exact:f}" else f"{exact:f}"
+    return plain_text(exact)
 
 
 def _currency(code: str) -> str:
@@ -216,8 +271,36 @@ Headers = Annotated[
 ]
 """HTTP headers or gRPC metadata, names in lower case."""
 
+Multiplier = Annotated[
+    str, PlainValidator(_multiplier), WithJsonSchema({**_AMOUNT, "exclusiveMinimum": 0, "maximum": MULTIPLIER_MAX})
+]
+"""A factor, plain decimal text."""
+
+Share = Annotated[str, PlainValidator(_share), WithJsonSchema({**_AMOUNT, "maximum": 1})]
+"""A part of all, plain decimal text."""
+
+Medium = Literal["banner", "video", "audio", "native"]
+
+Text = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS_MAX)]
+
+Texts = Annotated[tuple[Text, ...], AfterValidator(lambda texts: tuple(dict.fromkeys(texts))), Field(strict=False)]
+"""Texts, each once."""
+
+Of = TypeVar("Of")
+OrAny = Annotated[Of | None, BeforeValidator(_any)]
+"""A key of a floor rule; `*` is none."""
+
+Size = Annotated[str, AfterValidator(_size)]
+"""Width and height in pixels, 300x250."""
+
+Domain = Annotated[Text, AfterValidator(lambda domain: domain.lower().removesuffix("."))]
+
+Country = Annotated[str, AfterValidator(_country)]
+
+DeviceType = Annotated[str, BeforeValidator(_device_type), AfterValidator(_device)]
+
 Media = Annotated[
-    tuple[Literal["banner", "video", "audio", "native"], ...],
+    tuple[Medium, ...],
     AfterValidator(lambda media: tuple(dict.fromkeys(media))),
     Field(strict=False),
 ]

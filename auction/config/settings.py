@@ -15,16 +15,27 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from auction.config.faults import Path
 from auction.config.kinds import (
+    NAME_CHARS_MAX,
     TEXT_CHARS_MAX,
     Amount,
     Amounts,
+    Country,
     Currency,
+    DeviceType,
+    Domain,
     Headers,
     Host,
     Media,
+    Medium,
+    Multiplier,
     Name,
+    OrAny,
     Rates,
+    Share,
+    Size,
     Target,
+    Text,
+    Texts,
     Time,
     Url,
 )
@@ -33,7 +44,8 @@ from auction.model import money
 from auction.model.currencies import ISO_4217
 from auction.model.fx import Fx as FxSnapshot
 from auction.model.money import CpmMicros
-from auction.model.rules import BidderRules, ExchangeRules, Rules
+from auction.model.rules import Adjustment as AdjustmentRules
+from auction.model.rules import BidderRules, ExchangeRules, FloorModel, FloorRule, FloorRules, Rules
 from auction.model.rules import Limits as LimitsRules
 
 # A minute: no ad call lasts longer, and every wait of an auction is bounded by it.
@@ -64,16 +76,43 @@ QUEUE_BYTES_MAX = 8 * 1024**3
 # 2**53 - 1: the largest whole number that every reader of JSON keeps.
 KEEP_BYTES_MAX = 2**53 - 1
 TIE_KEY_CHARS_MAX = 256
+# Four times the bidders there may be, for each its formats.
+ADJUSTMENTS_MAX = 1_000
+# A large buyer's seats, a publisher's list of creatives it never wants to see again.
+SEATS_MAX, BLOCKED_CREATIVES_MAX = 1_000, 10_000
+# Ten models are more than anybody can tell apart by their results.
+MODELS_MAX = 10
+# Each size, on each of some hundred placements, in each of some ten countries. They stand in every record of rules.
+FLOOR_RULES_MAX = 20_000
+WEIGHT_MAX = 1_000_000
 # A day: the rates that most people take are fixed once a day.
 REFRESH_S_MAX = 24 * 3600
 # A year: rates that may be older than that may as well be kept for ever.
 MAX_AGE_S_MAX = 366 * 24 * 3600
 
 _EXCHANGE, _BIDDER, _LIMITS = ExchangeRules(), BidderRules("-"), LimitsRules()
+_ADJUSTMENT, _FLOORS, _MODEL, _FLOOR = AdjustmentRules(), FloorRules(), FloorModel(), FloorRule(CpmMicros(0))
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+Check = Literal["enforce", "warn", "off"]
+
+
+class Adjustment(_Section):
+    """How bids of a kind are weighed: a multiplier, or so much less."""
+
+    bidder: Name | None = Field(default=_ADJUSTMENT.bidder, description="Whose bids; none: everybody's.")
+    deal: Text | None = Field(default=_ADJUSTMENT.deal, description="On which deal; none: on any and on none.")
+    media: Medium | None = Field(
+        default=_ADJUSTMENT.media, description="For impressions of this format alone; none: for all."
+    )
+    multiplier: Multiplier | None = Field(default=_ADJUSTMENT.multiplier, description="They count as this many times.")
+    subtract: Amount | None = Field(
+        default=_ADJUSTMENT.subtract, description="They count as so much less, CPM in the exchange's currency."
+    )
 
 
 class Exchange(_Section):
@@ -128,11 +167,39 @@ class Exchange(_Section):
         description="What a loser is told to beat: the winner's price (`text`), or what it pays (`table`). OpenRTB 2.6 "
         "says both.",
     )
+    soft_floor: Amount | None = Field(
+        default=_EXCHANGE.soft_floor,
+        description="An open bid that wins at second price below it pays what it bid; one above, no less than it. CPM "
+        "in `currency`.",
+        examples=[2],
+    )
     tie_key: str = Field(
         default=_EXCHANGE.tie_key,
         max_length=TIE_KEY_CHARS_MAX,
         description="Mixed into the ranks that break ties, so that no bidder can choose ids that win them. Recorded in "
         "logs, never shown to bidders.",
+    )
+    bid_adjustments: tuple[Adjustment, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=ADJUSTMENTS_MAX,
+        description="How bids are weighed against each other; the first that fits counts.",
+        examples=[[{"bidder": "dsp-a", "multiplier": "0.9"}, {"media": "video", "subtract": "0.05"}]],
+    )
+    size: Check = Field(
+        default=_EXCHANGE.size, description="What becomes of a banner of another size than those asked for."
+    )
+    secure: Check = Field(
+        default=_EXCHANGE.secure, description="The same for markup with an http: address where https: is asked for."
+    )
+    crid: Check = Field(default=_EXCHANGE.crid, description="The same for a bid that does not name its creative.")
+    category_match: Literal["exact", "parents"] = Field(
+        default=_EXCHANGE.category_match,
+        description="Whether a blocked category blocks itself only, or all below it as well.",
+    )
+    deal_advertiser: Literal["strict", "open"] = Field(
+        default=_EXCHANGE.deal_advertiser,
+        description="Whether a bid on a deal that is closed to its advertiser is refused, or goes on without its deal.",
     )
     strict_ids: bool = Field(
         default=_EXCHANGE.strict_ids, description="Whether a reply without the request's id is refused."
@@ -227,6 +294,23 @@ class Bidder(_Section):
         description="Sent with every request: HTTP headers or gRPC metadata. Their values are never shown.",
         examples=[{"x-partner": "auction"}],
     )
+    currency: Currency | None = Field(
+        default=_BIDDER.currency,
+        description="The currency that it is told floors in; none: each in the request's own.",
+        examples=["EUR"],
+    )
+    seats: Texts = Field(
+        default=(),
+        max_length=SEATS_MAX,
+        description="The seats that it may bid for; none listed: any.",
+        examples=[["seat-1", "seat-2"]],
+    )
+    blocked_creatives: Texts = Field(
+        default=(),
+        max_length=BLOCKED_CREATIVES_MAX,
+        description="Creative ids of its that are not shown.",
+        examples=[["cr-1"]],
+    )
     media: Media = Field(
         default=(),
         description="The formats it is asked for; none listed: every one.",
@@ -254,10 +338,88 @@ class Bidder(_Section):
             name=self.name,
             encoding=encoding,
             media=self.media,
+            seats=self.seats,
+            currency=self.currency,
+            blocked_creatives=self.blocked_creatives,
             min_ms=self.min_ms,
             network_ms=self.network_ms,
             timeout_ms=self.timeout_ms,
         )
+
+
+class Floor(_Section):
+    """A floor for impressions of a kind. A key that is left out, or `*`, is any."""
+
+    floor: Amount = Field(description="CPM in the exchange's currency.")
+    mediaType: OrAny[Medium] = Field(  # noqa: N815  # as the field's floor files write it
+        default=_FLOOR.media_type, description="The only format of an impression."
+    )
+    size: OrAny[Size] = Field(default=_FLOOR.size, description="Its only size, 300x250.")
+    domain: OrAny[Domain] = Field(default=_FLOOR.domain, description="Of the site, app or screen.")
+    tagid: OrAny[Text] = Field(default=_FLOOR.tagid, description="Its placement.")
+    country: OrAny[Country] = Field(default=_FLOOR.country, description="Where the device is, three letters.")
+    deviceType: OrAny[DeviceType] = Field(  # noqa: N815
+        default=_FLOOR.device_type, description="The number of the device's type."
+    )
+    bidder: OrAny[Name] = Field(default=_FLOOR.bidder, description="Who is asked.")
+
+    def rules(self) -> FloorRule:
+        """Give the rule that decides auctions."""
+        return FloorRule(
+            floor=self.floor,
+            media_type=self.mediaType,
+            size=self.size,
+            domain=self.domain,
+            tagid=self.tagid,
+            country=self.country,
+            device_type=self.deviceType,
+            bidder=self.bidder,
+        )
+
+
+class Model(_Section):
+    """One set of floors, drawn with its weight."""
+
+    name: str = Field(default=_MODEL.name, max_length=NAME_CHARS_MAX, description="For people.")
+    weight: int = Field(default=_MODEL.weight, ge=1, le=WEIGHT_MAX, description="Its share of all weights is drawn.")
+    default: Amount | None = Field(default=_MODEL.default, description="Where no rule fits, CPM; none: no floor.")
+    rules: tuple[Floor, ...] = Field(
+        default=(), strict=False, max_length=FLOOR_RULES_MAX, description="The rule that names the most keys counts."
+    )
+
+    def model(self) -> FloorModel:
+        """Give the model that decides auctions."""
+        return FloorModel(self.name, self.weight, self.default, tuple(rule.rules() for rule in self.rules))
+
+
+class Floors(_Section):
+    """The exchange's own floors. They only raise what a request asks of open bids, never a deal's."""
+
+    floor_min: Amount = Field(default=_FLOORS.floor_min, description="The least that a rule asks, CPM in `currency`.")
+    skip_rate: Share = Field(default=_FLOORS.skip_rate, description="The share of auctions that are left alone.")
+    default: Amount | None = Field(
+        default=_MODEL.default, description="Of the only model: where no rule fits, CPM; none: no floor."
+    )
+    rules: tuple[Floor, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=FLOOR_RULES_MAX,
+        description="Of the only model: the rule that names the most keys counts.",
+        examples=[[{"mediaType": "banner", "size": "300x250", "floor": "1.20"}, {"country": "GBR", "floor": "0.80"}]],
+    )
+    models: tuple[Model, ...] = Field(
+        default=(),
+        strict=False,
+        max_length=MODELS_MAX,
+        description="Or several models, of which one is drawn for each auction.",
+    )
+
+    def rules_of(self) -> FloorRules:
+        """Give what decides auctions."""
+        models = tuple(model.model() for model in self.models)
+        if self.rules or self.default is not None:
+            models = (FloorModel(default=self.default, rules=tuple(rule.rules() for rule in self.rules)),)
+        return FloorRules(self.floor_min, self.skip_rate, models)
 
 
 class Limits(_Section):
@@ -358,6 +520,7 @@ class Config(_Section):
 
     exchange: Exchange = Exchange()
     fx: Fx = Fx()
+    floors: Floors = Floors()
     bidders: tuple[Bidder, ...] = Field(default=(), strict=False, max_length=BIDDERS_MAX, description="Whom to ask.")
     limits: Limits = Limits()
     server: Server = Server()
@@ -366,11 +529,17 @@ class Config(_Section):
     def rules(self) -> Rules:
         """Give what decides auctions; the order of bidders is theirs here."""
         return Rules(
-            exchange=ExchangeRules(**self.exchange.model_dump(by_alias=True)),
+            exchange=self._exchange_rules(),
+            floors=self.floors.rules_of(),
             bidders=tuple(bidder.rules("protobuf" if bidder.grpc else "json") for bidder in self.bidders),
             limits=LimitsRules(**self.limits.model_dump()),
             fx=self.fx.snapshot(),
         )
+
+    def _exchange_rules(self) -> ExchangeRules:
+        given = self.exchange.model_dump(by_alias=True)
+        adjustments = tuple(AdjustmentRules(**one) for one in given.pop("bid_adjustments"))
+        return ExchangeRules(**given, bid_adjustments=adjustments)
 
 
 class _Untitled(GenerateJsonSchema):
