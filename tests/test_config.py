@@ -32,7 +32,8 @@ from auction.config import (
 )
 from auction.model import money
 from auction.model.currencies import ISO_4217
-from auction.model.rules import BidderRules, ExchangeRules, Limits, Rules
+from auction.model.money import CpmMicros
+from auction.model.rules import Adjustment, BidderRules, ExchangeRules, FloorModel, FloorRule, FloorRules, Limits, Rules
 
 ROOT = Path(__file__).parent.parent
 SECRET = "swordfish"
@@ -270,7 +271,7 @@ metrics: {}
         ("--- {}\n--- {}", "not YAML: but found another document"),
         ("\0", "not YAML: a character that no text has"),
         (b"\xff", "expected UTF-8, was not at byte 0"),
-        (b"#" * (1024 * 1024 + 1), "expected a file of at most 1048576 bytes, was larger"),
+        (b"#" * (4 * 1024 * 1024 + 1), "expected a file of at most 4194304 bytes, was larger"),
     ],
 )
 def test_one_fault_is_one_line(tmp_path: Path, text: str | bytes, said: str) -> None:
@@ -285,8 +286,8 @@ def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
 
 
 def test_what_yaml_can_repeat_and_nest_is_bounded(tmp_path: Path) -> None:
-    tenfold = "\n".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 9))
-    assert any("expected at most 10000 values, was more" in line for line in faults(tmp_path, f"a0: &a0 x\n{tenfold}"))
+    tenfold = "\n".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 20)}]" for level in range(1, 6))
+    assert any("expected at most 400000 values, was more" in line for line in faults(tmp_path, f"a0: &a0 x\n{tenfold}"))
     assert any("expected at most 8 levels" in line for line in faults(tmp_path, "a: &a\n  b: *a\n"))
     assert any("nested too deeply" in line for line in faults(tmp_path, "[" * 100_000))
 
@@ -541,15 +542,20 @@ def test_the_schema_describes_every_setting_and_forbids_all_others() -> None:
     assert all(part["additionalProperties"] is False for part in schema()["$defs"].values())
     described = dict(every_setting())
     assert [name for name, node in described.items() if not node.get("description")] == []
-    assert [name for name, node in described.items() if "default" not in node] == ["bidders[].name"]
+    assert [name for name, node in described.items() if "default" not in node] == [
+        "floors.rules[].floor",
+        "floors.models[].rules[].floor",
+        "bidders[].name",
+    ]
 
 
 def test_each_default_of_the_schema_is_the_one_that_counts() -> None:
     told = json.loads(load(None, {}).model_dump_json(by_alias=True))
     for name, node in every_setting():
         section, _, key = name.partition(".")
-        if section != "bidders[]":
-            default = money.text(node["default"]) if node["default"] == 0 and key == "min_price" else node["default"]
+        if "[]" not in name:
+            amount = key in ("min_price", "floor_min")
+            default = money.text(node["default"]) if node["default"] == 0 and amount else node["default"]
             assert (name, default) == (name, told[section][key])
 
 
@@ -573,7 +579,7 @@ def test_the_example_names_every_setting_and_each_loads_when_its_line_is_made_to
     for name, _ in every_setting():
         section, _, key = name.partition(".")
         shown = named["bidders"][0] | named["bidders"][1] if section == "bidders[]" else named[section]
-        assert key in shown
+        assert key.partition("[]")[0] in shown
 
 
 def test_the_tables_of_the_operations_page_are_made_from_the_types() -> None:
@@ -633,3 +639,88 @@ def test_reading_a_configuration_loads_neither_numba_nor_grpcio() -> None:
         [sys.executable, "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert told.stdout == "\n"
+
+
+# Floors, adjustments
+
+
+MARKET = """\
+exchange:
+  bid_adjustments:
+  - {bidder: dsp-a, multiplier: 0.90}
+  - {media: video, subtract: 0.05}
+floors:
+  floor_min: 0.1
+  skip_rate: 0.050
+  rules:
+  - {mediaType: banner, size: 300x250, floor: 1.2}
+  - {country: gbr, deviceType: 2, domain: WWW.Example.com., tagid: "*", bidder: dsp-a, floor: .8}
+bidders:
+- {name: dsp-a, grpc: "dsp-a:1", seats: [s1, s1], currency: EUR, blocked_creatives: [c1]}
+"""
+
+
+def test_floors_and_adjustments_are_read_so_that_equal_meaning_is_equal_rules(tmp_path: Path) -> None:
+    rules = config(tmp_path, MARKET).rules()
+    assert rules.exchange.bid_adjustments == (
+        Adjustment(bidder="dsp-a", multiplier="0.9"),
+        Adjustment(media="video", subtract=CpmMicros(50_000)),
+    )
+    banner = FloorRule(CpmMicros(1_200_000), media_type="banner", size="300x250")
+    british = FloorRule(CpmMicros(800_000), domain="www.example.com", country="GBR", device_type="2", bidder="dsp-a")
+    assert rules.floors == FloorRules(CpmMicros(100_000), "0.05", (FloorModel(rules=(banner, british)),))
+    assert rules.bidders[0].seats == ("s1",)
+    assert (rules.bidders[0].currency, rules.bidders[0].blocked_creatives) == ("EUR", ("c1",))
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            "exchange: {bid_adjustments: [{bidder: dsp-a}]}",
+            "exchange.bid_adjustments[0]: expected multiplier or subtract, was neither (FILE:1)",
+        ),
+        (
+            "exchange: {bid_adjustments: [{multiplier: 1, subtract: 0}]}",
+            "exchange.bid_adjustments[0]: expected multiplier or subtract, was both (FILE:1)",
+        ),
+        (
+            "exchange: {bid_adjustments: [{multiplier: 10.1}]}",
+            "exchange.bid_adjustments[0].multiplier: expected more than 0, at most 10, was 10.1 (FILE:1)",
+        ),
+        (
+            "exchange: {bid_adjustments: [{bidder: dsp-b, multiplier: 1}]}",
+            'exchange.bid_adjustments[0].bidder: expected the name of a bidder, was "dsp-b"; did you mean dsp-a?'
+            " (FILE:1)",
+        ),
+        (
+            "floors: {models: [{default: 1}], default: 2}",
+            "floors.models: expected models or default, was both (FILE:1)",
+        ),
+        (
+            "floors: {rules: [{country: GBR, floor: 1}, {floor: 2}, {country: gbr, size: '*', floor: 1}]}",
+            "floors.rules[2]: expected keys of its own, has those of floors.rules[0] (FILE:1)",
+        ),
+        ("floors: {skip_rate: 1.1}", "floors.skip_rate: expected 0 to 1, was 1.1 (FILE:1)"),
+        (
+            "floors: {rules: [{size: 300x, floor: 1}]}",
+            'floors.rules[0].size: expected a size such as 300x250, was "300x" (FILE:1)',
+        ),
+        (
+            "floors: {rules: [{country: GB, floor: 1}]}",
+            'floors.rules[0].country: expected three letters of ISO 3166, was "GB" (FILE:1)',
+        ),
+        (
+            "floors: {rules: [{deviceType: phone, floor: 1}]}",
+            'floors.rules[0].deviceType: expected the number of a device type, was "phone" (FILE:1)',
+        ),
+        ("floors: {rules: [{size: 300x250}]}", "floors.rules[0].floor: expected a value, was nothing (FILE:1)"),
+    ],
+)
+def test_a_market_that_cannot_be_is_told_with_its_setting(tmp_path: Path, text: str, fault: str) -> None:
+    assert [fault] == faults(tmp_path, f"{text}\nbidders: [{{name: dsp-a, grpc: 'dsp-a:1'}}]\n")
+
+
+def test_ten_thousand_floor_rules_are_read(tmp_path: Path) -> None:
+    rules = "".join(f"  - {{tagid: t{row}, floor: 0.{row:05}}}\n" for row in range(10_000))
+    assert len(config(tmp_path, f"floors:\n  rules:\n{rules}").rules().floors.models[0].rules) == 10_000

@@ -257,7 +257,9 @@ def _meant(path: Path) -> str:
     """Guess which setting an unknown one was meant to be: a neighbour, or one of such a name elsewhere."""
     name = str(path[-1])
     neighbours = (schema_at(path[:-1]) or {}).get("properties", {})
-    elsewhere = {known.rpartition(".")[2]: known for known, _ in every_setting()}
+    elsewhere: dict[str, str] = {}
+    for known, _ in every_setting():
+        elsewhere.setdefault(known.rpartition(".")[2], known)
     return _nearest(name, neighbours) or elsewhere.get(_nearest(name, elsewhere, 0.8), "")
 
 

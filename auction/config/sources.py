@@ -20,10 +20,10 @@ from auction.config.settings import every_setting, schema_at
 
 PREFIX = "AUCTION_"
 
-# 1 MiB: 256 bidders with every setting and a full set of headers come to a tenth of it.
-FILE_BYTES_MAX = 1024 * 1024
-# Aliases may repeat a part of the file, and a part of a part: ten thousand values is what the largest file comes to.
-VALUES_MAX = 10_000
+# 4 MiB: twenty thousand floor rules with every key; all other settings come to a hundredth of it.
+FILE_BYTES_MAX = 4 * 1024 * 1024
+# Aliases may repeat a part of the file, and a part of a part: twice what twenty thousand floor rules come to.
+VALUES_MAX = 400_000
 # The deepest setting is bidders[0].headers.name, at four.
 DEPTH_MAX = 8
 # Longer than any amount; what is longer stays text and is refused as text.
