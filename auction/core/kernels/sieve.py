@@ -32,7 +32,7 @@ from auction.core.kernels.clear import (
     RANKED,
     TOLD_FLOOR,
 )
-from auction.model.money import NANOS_PER_MICRO, near_nanos
+from auction.model.money import LIMIT, MICROS, NANOS_PER_MICRO, near_nanos
 
 # The sheet says what is asked: a head, then groups of cells for impressions, formats and replies. "At" is a place in
 # it; "texts" are bytes beside it.
@@ -100,6 +100,7 @@ PLACE_CELLS: Final = 8
 _VARINT, _I64, _LEN, _GROUP, _GROUP_END, _I32 = 0, 1, 2, 3, 4, 5
 _BANNER, _VIDEO, _AUDIO, _NATIVE = 1, 2, 3, 4
 _INT32_MAX = 2**31 - 1
+_PRICE_MAX = LIMIT / MICROS
 # FNV-1a of 32 bits: its products fit an int64, so that interpreted and compiled say the same without a warning.
 _FNV_OFFSET, _FNV_PRIME, _FNV_BITS = 0x811C9DC5, 0x1000193, 0xFFFFFFFF
 
@@ -362,7 +363,7 @@ def _hold(
     if (sheet[HOLDS_APPS] and app_bytes) or (sheet[HOLDS_LANGUAGES] and language_bytes):
         return 1
     price = prices[row]
-    nanos = _near_nanos(price) if price > 0 else -1
+    nanos = _near_nanos(price) if 0 < price <= _PRICE_MAX else -1
     micros = nanos // NANOS_PER_MICRO
     if nanos < NANOS_PER_MICRO or micros > sheet[HIGHEST]:
         return 1

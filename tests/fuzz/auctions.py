@@ -1,0 +1,354 @@
+# Auctions made from a source of randomness: rules, requests, and replies as bytes.
+#
+# Goal: near misses. A bid is sound but for a thing or two, so that it comes as far as the check it barely passes or
+# fails; a bid that is wrong everywhere says something of the first check only. What a bid says is therefore drawn from
+# what the request asks, and from what is a character, a bit or a unit beside it.
+#
+# Everything is drawn from a `Random`, so that Hypothesis can steer and shrink it (tests/test_sieve.py) and a seed can
+# repeat it by the million (tests/fuzz/__main__.py).
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from random import Random
+from typing import Any
+
+from auction.core.auction import CompiledRules, compile_rules
+from auction.model.fx import Fx
+from auction.model.money import CpmMicros
+from auction.model.rules import (
+    Adjustment,
+    BidderRules,
+    ExchangeRules,
+    FloorModel,
+    FloorRule,
+    FloorRules,
+    Limits,
+    Rules,
+)
+from tests.fuzz import wire
+
+Json = dict[str, Any]
+
+# How many versions of the rules there are; each takes longer to compile than an auction takes.
+RULES = 96
+
+FORMATS = ("banner", "video", "audio", "native")
+DOMAINS = (
+    "ford.com",
+    "com",
+    "co.uk",
+    "a.b.example",
+    "FORD.de",
+    "bücher.example",
+    "xn--bcher-kva.example",
+    "x",
+    "",
+    ".",
+)
+CATEGORIES = ("IAB1", "IAB1-1", "IAB25", "7", "52", "", "iab1")
+APPS = ("com.example.app", "123456789", "")
+ATTRIBUTES = (1, 6, 13, 500, -1, 0)
+SEATS = ("", "s1", "s1", "s2", "é", "s" * 90)
+LANGUAGES = ("en", "en-US", "de", "DE-at", "xx", "", "zh-Hans")
+SIZES = ((300, 250), (320, 50), (728, 90), (1, 1))
+MARKUP = (
+    "<b>ad</b>", "<VAST/>", "https://a.example/x", "http://a.example/x", "HTTP://A.example", "hTtP:", "http", "http;//",
+    '<VAST xmlns="http://www.example/ns" xmlns:xsi=\'http://x/y\'>', '<svg xmlns="http://www.w3.org/2000/svg">',
+    '<!DOCTYPE html PUBLIC "-//W3C//DTD" "http://www.w3.org/TR/html4/strict.dtd">', "p:http:", "ttp:http:", "",
+    "<img src='//a.example/http:x'>", "httpſ:", "é", '<a xmlns = "x" href="http://a.example">',
+)  # fmt: skip
+PRICES = (
+    0.0, -0.0, -1.0, 5e-324, 1e-7, 4e-7, 9.99e-7, 1e-6, 1.0000004, 1.0000005, 1.0000006, 0.1 * 3, 0.7 + 0.1, 2.5,
+    math.nextafter(1.0, 2), math.nextafter(1.0, 0), 999.999999, 1000.0, 1000.000001, 2.0**50 / 1e9, 1125899.9068426,
+    1e6, 1e9, math.nextafter(1e9, math.inf), 1e18, 1e308, math.nan, math.inf, -math.inf, 0.0000015, 1.5e-6, 123.4567895,
+)  # fmt: skip
+FLOORS = (None, None, 0, 0.5, 0.5, 1.0, 1.0, 1.0000004, 2.5, 2.5, 150, 3e7)
+
+
+@cache
+def rules(number: int) -> CompiledRules:
+    """Make one of the versions of the rules."""
+    r = Random(f"rules {number}")
+    pick = r.choice
+    currency = pick(("USD", "USD", "USD", "EUR", "JPY"))
+    exchange = ExchangeRules(
+        currency=currency,
+        increment=pick(({}, {}, {currency: CpmMicros(0)}, {currency: CpmMicros(50_000)})),
+        min_price=CpmMicros(pick((0, 0, 0, 1, 10_000, 500_000))),
+        max_cpm=pick((None, None, CpmMicros(1_000_000_000), CpmMicros(2_500_000), CpmMicros(10**15))),
+        deal_mode=pick(("compete", "deals_first")),
+        competitor=pick(("seat", "seat", "bidder")),
+        same_seat_sets_price=pick((False, True)),
+        min_to_win=pick(("text", "table")),
+        soft_floor=pick((None, None, None, CpmMicros(1_000_000))),
+        tie_key=pick(("", "salt")),
+        bid_adjustments=pick((
+            (), (), (), (), (), (),
+            (Adjustment(bidder="b1", multiplier="0.9"),),
+            (Adjustment(media="video", multiplier="2"), Adjustment(subtract=CpmMicros(100_000))),
+            (Adjustment(deal="d1", multiplier="1.5"), Adjustment(bidder="b0", multiplier="1")),
+        )),
+        size=pick(("enforce", "enforce", "warn", "off")),
+        secure=pick(("enforce", "enforce", "warn", "off")),
+        crid=pick(("off", "off", "off", "warn", "enforce")),
+        category_match=pick(("exact", "exact", "parents")),
+        deal_advertiser=pick(("strict", "open")),
+        strict_ids=pick((True, False)),
+        json=pick(("lenient", "lenient", "strict")),
+        explain=pick(("always", "on_request", "never")),
+    )  # fmt: skip
+    floor_rule = FloorRule(floor=CpmMicros(700_000), media_type="banner")
+    named_rule = FloorRule(floor=CpmMicros(900_000), bidder="b0", size="300x250")
+    model = FloorModel(rules=(floor_rule, named_rule), default=pick((None, CpmMicros(1))))
+    floors = pick((FloorRules(), FloorRules(), FloorRules(models=(model,), skip_rate=pick(("0", "0.5")))))
+    bidders = tuple(
+        BidderRules(
+            name,
+            "json" if name == "j0" else "protobuf",
+            media=pick(((), (), (), ("banner",), ("video", "native"))),
+            seats=pick(((),) * 9 + (("s1", ""),)),
+            currency=pick((None, None, None, "EUR")),
+            blocked_creatives=pick(((),) * 6 + (("c1",),)),
+        )
+        for name in r.sample(("b0", "b1", "B2", "j0"), r.randint(1, 4))
+    )
+    limits = Limits(bids_per_reply=pick((100, 100, 100, 100, 3)), reply_bytes=pick((65_536,) * 5 + (900,)))
+    fx = Fx("test", "", {"EUR": "0.92", "JPY": "150.37", "GBP": "0.79"})
+    return compile_rules(Rules(exchange=exchange, floors=floors, bidders=bidders, limits=limits, fx=fx))
+
+
+def seldom(r: Random, of: int = 6) -> bool:
+    """Draw a yes, once in `of` times."""
+    return r.randrange(of) == of - 1
+
+
+def some(r: Random, of: tuple[Any, ...], most: int = 3) -> list[Any]:
+    """Draw a few, without the same twice."""
+    return r.sample(of, r.randint(1, min(most, len(of))))
+
+
+def _sizes(r: Random) -> Json:
+    banner: Json = {}
+    if seldom(r, 2):
+        width, height = r.choice((*SIZES, (0, 250), (-1, 250), (300, 0)))
+        banner |= {"w": width, "h": height}
+    if seldom(r, 2):
+        formats: list[Json] = [{"w": width, "h": height} for width, height in some(r, SIZES)]
+        if seldom(r):
+            formats.append({"wratio": r.choice((16, 1, 0)), "hratio": r.choice((9, 1)), "wmin": r.choice((0, 100))})
+        if seldom(r, 10):
+            formats.append({"w": 300})
+        banner["format"] = formats
+    return banner
+
+
+def _timed(r: Random, banned_durations: bool) -> Json:
+    timed: Json = {}
+    if banned_durations:
+        timed["rqddurs"] = some(r, (0, 15, 30))
+    else:
+        if seldom(r, 3):
+            timed["minduration"] = r.choice((0, 5, -5, 15))
+        if seldom(r, 3):
+            timed["maxduration"] = r.choice((0, 15, 30, -1, 2**31 - 1))
+    if seldom(r):
+        timed["poddur"] = r.choice((60, 0, -1))
+    if seldom(r):
+        timed["durfloors"] = [{"mindur": 5, "maxdur": 15, "bidfloor": 1.0}, {"mindur": 16, "bidfloor": 2.5}]
+    if seldom(r, 10):
+        timed["mincpmpersec"] = r.choice((0, 0.01, 0.0000004))
+    return timed
+
+
+def _imp(r: Random, id: str, currency: str) -> Json:
+    imp: Json = {"id": id}
+    for format in some(r, FORMATS, 2 if seldom(r, 3) else 1):
+        media = _sizes(r) if format == "banner" else {} if format == "native" else _timed(r, seldom(r, 5))
+        if seldom(r, 3):
+            media["battr"] = some(r, ATTRIBUTES)
+        imp[format] = media
+    floor = r.choice(FLOORS)
+    if floor is not None:
+        imp["bidfloor"] = floor
+        imp["bidfloorcur"] = r.choice((*[currency] * 8, "EUR", "GBP"))
+    if seldom(r, 3):
+        imp["secure"] = r.choice((1, 1, 0))
+    if seldom(r, 4):
+        deals = []
+        for place in range(r.randint(0, 2)):
+            deal: Json = {"id": f"d{place}"}
+            if seldom(r, 2):
+                deal |= {"bidfloor": r.choice((0, 0.5, 2.5)), "bidfloorcur": currency}
+            if seldom(r, 3):
+                deal["at"] = r.choice((1, 2, 3))
+            if seldom(r, 3):
+                deal["wadomain"] = ["ford.com", "x"]
+            if seldom(r):
+                deal["wseat"] = ["s1"]
+            deals.append(deal)
+        imp["pmp"] = {"private_auction": int(seldom(r, 5)), "deals": deals}
+    return imp
+
+
+def request(r: Random, currency: str = "USD") -> Json:
+    """Make a request, as JSON says it."""
+    # The last two differ by a byte, and by their length.
+    ids = r.sample(("1", "2", "imp", "imq", "é" * 3, "i" * 70), r.randint(1, 3))
+    made: Json = {"id": "r", "imp": [_imp(r, id, currency) for id in ids]}
+    if seldom(r, 3):
+        made["at"] = r.choice((0, 1, 1, 2))
+    if seldom(r, 2):
+        made["badv"] = some(r, DOMAINS)
+    if seldom(r, 2):
+        made["bcat"] = some(r, CATEGORIES)
+        if seldom(r, 2):
+            made["cattax"] = r.choice((1, 2, 6, 7, 0, 2**31 - 1))
+    if seldom(r, 8):
+        made["bapp"] = some(r, APPS)
+    if seldom(r, 8):
+        made[r.choice(("wlang", "wlangb"))] = some(r, LANGUAGES)
+    if seldom(r, 12):
+        made[r.choice(("wseat", "bseat"))] = some(r, SEATS)
+    if seldom(r, 8):
+        made["cur"] = r.choice((["USD"], ["EUR", "USD"], ["JPY"], ["GBP", "JPY"], [currency]))
+    if seldom(r, 20):
+        made["tmax"] = r.choice((0, 1, 500))
+    return made
+
+
+def _domain(r: Random, blocked: list[str]) -> str:
+    """Draw a domain at, above, below or beside a blocked one."""
+    name = r.choice(blocked) if blocked and not seldom(r, 3) else r.choice((*DOMAINS, "example.org", "mord.com"))
+    name = r.choice(("", "", "", "www.", "not", "a.b.", ".", "é.", "l" * 260 + ".")) + name
+    name += r.choice(("", "", "", ".", "..", "x", ".x"))
+    return r.choice((str, str, str.upper, str.title, str.swapcase))(name)
+
+
+def _price(r: Random, imp: Json, currency: str) -> float:
+    if seldom(r):
+        return r.choice(PRICES)
+    floor = float(imp.get("bidfloor") or 1.0)
+    if seldom(r, 3):
+        return floor + r.choice((0.0, 0.0, 1e-6, -1e-6, 4e-7, -4e-7, 1e-9, -1e-9))
+    return floor + r.choice((0.5, 0.5, 0.01, 1.0, r.randint(1, 2000) / 100))
+
+
+def bid(r: Random, asked: Json, id: str, currency: str = "USD") -> bytes:
+    """Make a bid that fits the request but for a thing or two, as bytes in any order that means the same."""
+    imp = r.choice(asked["imp"])
+    offered = [place + 1 for place, format in enumerate(FORMATS) if format in imp]
+    format = r.choice(offered)
+    parts = [wire.text(1, id), wire.text(2, imp["id"]), wire.double(3, _price(r, imp, currency))]
+    media = imp[FORMATS[format - 1]]
+    if len(offered) > 1 or seldom(r, 2):
+        parts.append(wire.number(33, format if not seldom(r, 12) else r.randint(0, 5)))
+    if not seldom(r, 8):
+        parts.append(wire.text(10, r.choice(("c1", "c2", "c2"))))
+    if format in (2, 4) or seldom(r, 2):
+        parts.append(wire.text(6, r.choice(MARKUP[:3]) if not seldom(r, 3) else r.choice(MARKUP)))
+    if seldom(r, 4):
+        parts.append(wire.text(5, r.choice(MARKUP)))
+    if format == 1:
+        sizes = [(one.get("w", 0), one.get("h", 0)) for one in (media, *media.get("format", ()))]
+        width, height = r.choice(sizes)
+        if seldom(r):
+            width, height = r.choice(
+                ((width, 0), (0, height), (0, 0), (width + 1, height), (height, width), (320, 180))
+            )
+        if width or seldom(r, 4):
+            parts.append(wire.number(16, width))
+        if height or seldom(r, 4):
+            parts.append(wire.number(17, height))
+    elif format != 4 and seldom(r, 2):
+        bounds = [media.get("minduration", 5), media.get("maxduration", 30), *media.get("rqddurs", ())]
+        parts.append(wire.number(32, r.choice(bounds) + r.choice((0, 0, 0, -1, 1))))
+    parts += [wire.text(7, _domain(r, asked.get("badv", []))) for _ in range(r.choice((0, 1, 1, 2)))]
+    categories = (*asked.get("bcat", ()), *CATEGORIES, "IAB1-2", "IAB2", "IAB1-", "53")
+    parts += [wire.text(15, r.choice(categories)) for _ in range(r.choice((0, 0, 1, 2)))]
+    if seldom(r, 3):
+        parts.append(wire.number(30, asked.get("cattax", 1) if seldom(r, 2) else r.choice((0, 1, 2, 6, -1))))
+    if seldom(r, 3):
+        shown = [r.choice((2, 3, 7, 12, 501)) for _ in range(r.randint(1, 3))]
+        if seldom(r, 3):
+            shown.append(r.choice(media.get("battr", ATTRIBUTES)) + r.choice((0, 0, 2**32, 2**31, -(2**32), 2**40)))
+        parts += [wire.packed(11, *shown)] if seldom(r, 2) else [wire.number(11, one) for one in shown]
+    if seldom(r, 8):
+        parts.append(wire.text(14, r.choice((*APPS, "com.example"))))
+    if seldom(r, 8):
+        parts.append(wire.text(r.choice((25, 29)), r.choice(LANGUAGES)))
+    deals = [deal["id"] for deal in imp.get("pmp", {}).get("deals", ())]
+    if seldom(r, 2 if deals else 12):
+        parts.append(wire.text(13, r.choice((*deals, *deals, "d0", "d9", ""))))
+    while seldom(r, 3):
+        parts.append(oddity(r, parts))
+    if seldom(r, 3):
+        r.shuffle(parts)
+    return b"".join(parts)
+
+
+_READ = (1, 2, 3, 5, 6, 7, 10, 11, 13, 14, 15, 16, 17, 25, 29, 30, 32, 33, 50)
+
+
+def oddity(r: Random, parts: list[bytes]) -> bytes:
+    """Make something that may stand anywhere in a message: a repetition, another wire type, what nobody knows."""
+    field = r.choice((*_READ, *_READ, 4, 18, 60, 99, 500, 536_870_911))
+    match r.randrange(10):
+        case 0:
+            return r.choice(parts)
+        case 1:
+            return wire.text(field, r.choice((b"", b"\x08\x01", b"x", "é".encode(), b"IAB1", b"1")))
+        case 2:
+            return wire.number(field, r.choice((0, 1, 2, 5, 6, 300, -1, 2**31 - 1, 2**31, 2**32, 2**32 + 6, -(2**31))))
+        case 3:
+            return wire.number(field, r.choice((0, 1, 6, 250, 300)), padding=r.randint(1, 7))
+        case 4:
+            return wire.double(field, r.choice(PRICES))
+        case 5:
+            return wire.key(field, wire.I32) + r.randbytes(4)
+        case 6:
+            inside = (b"", wire.text(1, "z"), wire.number(11, 6), wire.group(7, wire.double(3, 9.0)), wire.group(field))
+            return wire.group(field, r.choice(inside))
+        case 7:
+            return wire.key(r.choice((1, 2, 6, 7, 15)), wire.LEN, padding=r.randint(1, 3)) + b"\x03abc"
+        case 8:
+            return wire.text(r.choice((1, 2, 6, 7, 15)), "ford.com", padding=r.randint(1, 3))
+        case _:
+            return wire.packed(11, *(r.choice((6, 13, 2**32 + 6, -1, 500)) for _ in range(r.randint(0, 3))))
+
+
+def reply(r: Random, asked: Json, currency: str = "USD", bids_max: int = 100) -> bytes:
+    """Make a reply as bytes; one in thirty is cut off somewhere, one in thirty has too many bids."""
+    parts = [] if seldom(r, 40) else [wire.text(1, "r" if not seldom(r, 40) else "s")]
+    if currency != "USD" or seldom(r):
+        parts.append(wire.text(4, r.choice((currency, currency, currency, "EUR", "", "GBP", "XXX"))))
+    number = 0
+    for _ in range(r.choice((1, 1, 1, 2, 3))):
+        inside = []
+        count = r.choice((1, 1, 2, 2, 3, 4, 0)) if not seldom(r, 200) else r.choice((bids_max, bids_max + 1))
+        for _ in range(count):
+            number += 1
+            made = bid(r, asked, r.choice(("x", "y")) if seldom(r, 12) else f"b{number}", currency)
+            inside.append(wire.text(1, made if count < 10 or number < 5 else b""))
+        seat = r.choice(SEATS)
+        if seat or seldom(r, 3):
+            inside.insert(r.randint(0, len(inside)), wire.text(2, seat))
+        if seldom(r, 8):
+            inside.insert(r.randint(0, len(inside)), oddity_beside(r))
+        parts.append(wire.text(2, b"".join(inside)))
+    if seldom(r, 8):
+        parts.insert(r.randint(0, len(parts)), oddity_beside(r))
+    if seldom(r, 40):
+        parts.append(wire.number(6, r.choice((0, 2, -1))))
+    whole = b"".join(parts)
+    return whole[: r.randrange(len(whole) + 1)] if seldom(r, 30) else whole
+
+
+def oddity_beside(r: Random) -> bytes:
+    """Make something that may stand beside seats or bids."""
+    return r.choice((
+        wire.number(2, 7), wire.number(1, 7, padding=2), wire.double(2, 1.0), wire.key(1, wire.I32) + b"abcd",
+        wire.group(2, wire.text(1, "x")), wire.group(60, wire.group(61)), wire.text(60, "unknown"), wire.number(3, 0),
+        wire.text(2, b"") , wire.text(99, b""),
+    ))  # fmt: skip
