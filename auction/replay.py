@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from typing import Any
 
 import msgspec
 
-from auction.config import rules_of_case
+from auction.config import laid_over, rules_of_case, settings_of
 from auction.core import record
 from auction.core.auction import CompiledRules, close_auction, compile_rules, open_auction
 from auction.core.openrtb import json, protobuf
@@ -258,22 +257,23 @@ def _add(
 
 
 class Change(msgspec.Struct, frozen=True):
-    """How a counterfactual differs: settings of `exchange` and `limits`, bidders left out, floors scaled."""
+    """How a counterfactual differs: settings as KEY=VALUE, bidders left out, floors scaled."""
 
-    exchange: dict[str, Any] = {}
-    limits: dict[str, Any] = {}
+    settings: tuple[str, ...] = ()
     dropped: frozenset[str] = frozenset()
     floor_scale: Fraction = Fraction(1)
 
     def rules(self, rules: Rules) -> Rules:
         """Apply the change to one version of the rules; ConfigFaults names what cannot be."""
-        exchange, limits = rules.exchange, rules.limits
-        if self.exchange or self.limits:
-            settings = {"exchange": {"currency": exchange.currency, **self.exchange}, "limits": self.limits}
+        changed = rules
+        if self.settings:
+            settings = settings_of(rules)
+            for one in self.settings:
+                laid_over(settings, one)
+            encodings = {bidder.name: bidder.encoding for bidder in rules.bidders}
             read = rules_of_case(settings, [])
-            exchange = msgspec.structs.replace(
-                exchange, **{name: getattr(read.exchange, name) for name in self.exchange}
-            )
-            limits = msgspec.structs.replace(limits, **{name: getattr(read.limits, name) for name in self.limits})
-        bidders = tuple(bidder for bidder in rules.bidders if bidder.name not in self.dropped)
-        return msgspec.structs.replace(rules, exchange=exchange, limits=limits, bidders=bidders)
+            bidders = tuple(msgspec.structs.replace(bidder, encoding=encodings[bidder.name]) for bidder in read.bidders)
+            fx = msgspec.structs.replace(rules.fx, rates=read.fx.rates)
+            changed = msgspec.structs.replace(read, bidders=bidders, fx=fx, data=rules.data)
+        left = tuple(bidder for bidder in changed.bidders if bidder.name not in self.dropped)
+        return msgspec.structs.replace(changed, bidders=left)

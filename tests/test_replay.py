@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,7 +23,16 @@ from auction.model.errors import InvalidRequest
 from auction.model.fx import Fx
 from auction.model.money import CpmMicros
 from auction.model.reply import Reply, ReplyStatus
-from auction.model.rules import SOFTWARE, BidderRules, ExchangeRules, Rules
+from auction.model.rules import (
+    SOFTWARE,
+    Adjustment,
+    BidderRules,
+    ExchangeRules,
+    FloorModel,
+    FloorRule,
+    FloorRules,
+    Rules,
+)
 from auction.v1.record_pb2 import AuctionRecord, Result
 from tests.corpus import accepted
 
@@ -280,16 +290,103 @@ def test_a_counterfactual_says_what_it_assumes(log: Path, capsys: pytest.Capture
     ("setting", "message"),
     [
         ("incremet=1", "incremet"),
-        ("increment=[", "expected a value as in a configuration file"),
-        ("increment=&a [*a]", "expected a value as in a configuration file"),
+        ("increment=[", "exchange.increment: not YAML"),
+        ("increment=&a [*a]", "increment"),
         ("increment=-1", "increment"),
         ("increment", "KEY=VALUE"),
-        ("server.port=1", "KEY=VALUE"),
+        ("server.port=1", "expected a setting of exchange, floors, bidders, limits, fx"),
+        ("bidders.dsp-x.seats=[a]", "expected bidders.NAME.SETTING, with a name of dsp-a"),
     ],
 )
 def test_a_wrong_setting_is_named(log: Path, setting: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert 2 == main(["replay", str(log), "--set", setting])
     assert message in capsys.readouterr().err
+
+
+MARKET = Rules(
+    exchange=ExchangeRules(
+        currency="EUR",
+        # Everybody has these, listed or not.
+        increment=msgspec.convert(
+            {"USD": 10_000, "EUR": 20_000, "GBP": 10_000, "JPY": 1_000_000, "KRW": 1_000_000}, dict[str, int]
+        ),
+        max_cpm=CpmMicros(500_000_000),
+        soft_floor=CpmMicros(2_500_000),
+        bid_adjustments=(
+            Adjustment(bidder="dsp.a", multiplier="0.9"),
+            Adjustment(media="video", subtract=CpmMicros(50_000)),
+        ),
+        tie_key="salt",
+        crid="enforce",
+    ),
+    floors=FloorRules(
+        CpmMicros(100_000),
+        "0.05",
+        (
+            FloorModel(
+                "a", 7, CpmMicros(400_000), (FloorRule(CpmMicros(900_000), media_type="banner", size="300x250"),)
+            ),
+            FloorModel("b", 3),
+        ),
+    ),
+    bidders=(BidderRules("dsp.a", "json", ("banner",), ("s1",), "JPY", ("c1",), 5, 2, 80), BidderRules("dsp-b")),
+    fx=Fx("id", "2026-01-30T15:00:00Z", {"EUR": "0.92", "JPY": "150"}),
+)
+
+
+def test_rules_as_settings_are_the_same_rules_again() -> None:
+    assert MARKET == replay.Change(("increment=0.02",)).rules(MARKET)
+
+
+@pytest.mark.parametrize(
+    ("setting", "path", "value"),
+    [
+        ("increment=0.03", "exchange.increment", {"EUR": 30_000}),
+        ("currency=JPY", "exchange.currency", "JPY"),
+        ("min_price=0.5", "exchange.min_price", 500_000),
+        ("max_cpm=10", "exchange.max_cpm", 10_000_000),
+        ("max_cpm=null", "exchange.max_cpm", None),
+        ("soft_floor=3", "exchange.soft_floor", 3_000_000),
+        ("deal_mode=deals_first", "exchange.deal_mode", "deals_first"),
+        ("competitor=bidder", "exchange.competitor", "bidder"),
+        ("same_seat_sets_price=true", "exchange.same_seat_sets_price", True),
+        ("min_to_win=table", "exchange.min_to_win", "table"),
+        ("tie_key=pepper", "exchange.tie_key", "pepper"),
+        ("size=off", "exchange.size", "off"),
+        ("secure=warn", "exchange.secure", "warn"),
+        ("crid=off", "exchange.crid", "off"),
+        ("category_match=parents", "exchange.category_match", "parents"),
+        ("deal_advertiser=open", "exchange.deal_advertiser", "open"),
+        ("strict_ids=false", "exchange.strict_ids", False),
+        ("json=strict", "exchange.json", "strict"),
+        ("exchange.explain=always", "exchange.explain", "always"),
+        ("bid_adjustments=[{multiplier: 0.5}]", "exchange.bid_adjustments", (Adjustment(multiplier="0.5"),)),
+        ("floors.floor_min=1", "floors.floor_min", 1_000_000),
+        ("floors.skip_rate=0", "floors.skip_rate", "0"),
+        ("floors.models=[]", "floors.models", ()),
+        ("limits.bids_per_reply=3", "limits.bids_per_reply", 3),
+        ("limits.imps=3", "limits.imps", 3),
+        ("bidders.dsp.a.seats=[s2, s3]", "bidders.0.seats", ("s2", "s3")),
+        ("bidders.dsp.a.blocked_creatives=[]", "bidders.0.blocked_creatives", ()),
+        ("bidders.dsp-b.currency=EUR", "bidders.1.currency", "EUR"),
+        ("bidders.dsp-b.media=[video]", "bidders.1.media", ("video",)),
+        ("fx.JPY=160.5", "fx.rates.JPY", "160.5"),
+    ],
+)
+def test_a_counterfactual_reaches_a_setting_and_no_other(setting: str, path: str, value: object) -> None:
+    changed = replay.Change((setting,)).rules(MARKET)
+    section, _, name = path.partition(".")
+    before, after = (msgspec.to_builtins(rules) for rules in (MARKET, changed))
+    there: Any = changed
+    for part in path.split("."):
+        there = (
+            there[int(part)] if part.isdecimal() else there[part] if isinstance(there, dict) else getattr(there, part)
+        )
+    if name == "increment":
+        there = {"EUR": there["EUR"]}
+    assert value == there
+    assert [section] == [one for one in before if one != section and before[one] != after[one]] + [section]
+    assert [bidder.encoding for bidder in MARKET.bidders] == [bidder.encoding for bidder in changed.bidders]
 
 
 def test_the_rules_of_a_log_are_those_of_each_record(log: Path) -> None:

@@ -7,7 +7,11 @@ examples:
   auction replay var/log                                   N of N byte-identical
   auction replay var/log/*.seg --json
   auction replay var/log --set increment=0.02 --set deal_mode=deals_first
+  auction replay var/log --set floors.floor_min=0.50 --set bidders.dsp-a.seats='[seat-1]'
   auction replay var/log --floor-scale 1.1 --drop-bidder dsp-a
+
+--set takes KEY=VALUE, the value as in a configuration file. A key is a setting of section exchange, or has its section:
+floors.KEY, limits.KEY, fx.CODE (units per USD), bidders.NAME.KEY. What stands below a setting is changed with it.
 
 exit codes: 0 all identical, or a counterfactual; 1 a difference, or nothing to replay; 2 a path or setting is wrong;
 3 the only differences are in records of other software
@@ -23,12 +27,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from auction import case, replay
+from auction import replay
 from auction.commands.log.records import plain
 from auction.config import ConfigFaults
 from auction.console import legible
@@ -45,7 +48,7 @@ PROGRESS_EVERY = 500
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("log", nargs="+", type=Path, metavar="LOG", help="directories and segments, in any mix")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of section exchange")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting, see below")
     parser.add_argument(
         "--floor-scale", type=_scale, default=Fraction(1), metavar="X", help="multiply impression floors"
     )
@@ -128,18 +131,7 @@ def _cut(value: str) -> str:
 
 
 def _otherwise(log: Iterable[replay.Logged], arguments: argparse.Namespace) -> int:
-    exchange: dict[str, Any] = {}
-    limits: dict[str, Any] = {}
-    for setting in arguments.set:
-        key, equals, value = setting.partition("=")
-        section, _, name = key.rpartition(".")
-        if not equals or section not in ("", "exchange", "limits"):
-            raise ValueError(f"--set {setting}: expected KEY=VALUE, such as increment=0.02 or limits.imps=10")
-        try:
-            (limits if section == "limits" else exchange)[name] = case.exact(yaml.safe_load(value))
-        except (yaml.YAMLError, RecursionError) as error:
-            raise ValueError(f"--set {setting}: expected a value as in a configuration file") from error
-    change = replay.Change(exchange, limits, frozenset(arguments.drop_bidder), arguments.floor_scale)
+    change = replay.Change(tuple(arguments.set), frozenset(arguments.drop_bidder), arguments.floor_scale)
     sums = replay.counterfactual(log, change)
     told = {
         "auctions": sums.auctions,

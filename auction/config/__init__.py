@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import msgspec
 from pydantic import ValidationError
 
+from auction.config.changes import laid_over, settings_of
 from auction.config.faults import ConfigFaults, Fault, Path, dotted, shown
 from auction.config.settings import Bidder, Config, Floor, every_setting, expected, schema, schema_at
 from auction.config.sources import FILE_BYTES_MAX, Values, read_environment, read_file
@@ -33,11 +34,13 @@ __all__ = [
     "environment",
     "every_setting",
     "expected",
+    "laid_over",
     "load",
     "loaded",
     "rules_of_case",
     "schema",
     "schema_at",
+    "settings_of",
     "what_needs_restart",
 ]
 

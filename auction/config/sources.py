@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from auction.config.faults import Fault, Path, dotted, shown
+from auction.config.faults import ConfigFaults, Fault, Path, dotted, shown
 from auction.config.settings import every_setting, schema_at
 
 PREFIX = "AUCTION_"
@@ -182,6 +182,14 @@ def _override(values: Values, path: Path, name: str, text: str) -> None:
     values.origins = {known: at for known, at in values.origins.items() if known[: len(path)] != path}
     values.origins |= {(*path, *known[len(path) :]): at for known, at in parsed.origins.items()}
     here[path[-1]] = parsed.tree
+
+
+def setting_value(path: Path, name: str, text: str) -> Any:
+    """Read one setting's value as the environment gives it; ConfigFaults where it is none, which name it `name`."""
+    parsed = _parsed(path, name, text)
+    if parsed.faults:
+        raise ConfigFaults(parsed.faults)
+    return parsed.tree
 
 
 def _parsed(path: Path, name: str, text: str) -> Values:
