@@ -17,7 +17,7 @@ from auction.core.openrtb import json, protobuf
 from auction.core.record import RecordedAuction, RecordedRules
 from auction.edge.eventlog import Frame
 from auction.model.auction import AuctionResult, Encoding, Outcome
-from auction.model.errors import InvalidRequest
+from auction.model.errors import InvalidRequest, OtherData
 from auction.model.money import CpmMicros
 from auction.model.reply import Reply, ReplyStatus
 from auction.model.rules import Rules
@@ -77,9 +77,14 @@ def auctions(frames: Iterable[Frame]) -> Iterator[Logged]:
 
 
 def _compiled(written: RecordedRules) -> CompiledRules | None:
-    """Compile rules as written; None where this software cannot, as when another knew more currencies."""
+    """Compile rules as written; None where this software cannot, as when another knew more currencies.
+
+    A data file that is not theirs stops the replay: with it every auction may come out otherwise.
+    """
     try:
         return None if written.rules is None else compile_rules(written.rules)
+    except OtherData as other:
+        raise record.Unreadable(str(other)) from other
     except ValueError:
         return None
 
@@ -274,6 +279,6 @@ class Change(msgspec.Struct, frozen=True):
             read = rules_of_case(settings, [])
             bidders = tuple(msgspec.structs.replace(bidder, encoding=encodings[bidder.name]) for bidder in read.bidders)
             fx = msgspec.structs.replace(rules.fx, rates=read.fx.rates)
-            changed = msgspec.structs.replace(read, bidders=bidders, fx=fx, data=rules.data)
+            changed = msgspec.structs.replace(read, bidders=bidders, fx=fx)
         left = tuple(bidder for bidder in changed.bidders if bidder.name not in self.dropped)
         return msgspec.structs.replace(changed, bidders=left)

@@ -303,6 +303,15 @@ def test_a_wrong_setting_is_named(log: Path, setting: str, message: str, capsys:
     assert message in capsys.readouterr().err
 
 
+def test_another_data_file_stops_the_replay_and_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rules = Rules(exchange=ExchangeRules(category_match="parents"), data={"taxonomies.json": "0" * 64})
+    writer = EventLog(tmp_path, monotonic=time.monotonic, wall_us=lambda: 1)
+    writer.append([(AUCTION, next(held())[0], record.encode_rules(rules, SOFTWARE))])
+    writer.close()
+    assert 1 == main(["replay", str(tmp_path)])
+    assert "taxonomies.json: these rules were written with the file 000000000000..." in capsys.readouterr().err
+
+
 MARKET = Rules(
     exchange=ExchangeRules(
         currency="EUR",
@@ -385,7 +394,9 @@ def test_a_counterfactual_reaches_a_setting_and_no_other(setting: str, path: str
     if name == "increment":
         there = {"EUR": there["EUR"]}
     assert value == there
-    assert [section] == [one for one in before if one != section and before[one] != after[one]] + [section]
+    others = [one for one in before if one not in (section, "data")]
+    assert [before[one] for one in others] == [after[one] for one in others]
+    assert (["taxonomies.json"] if value == "parents" else []) == list(changed.data)
     assert [bidder.encoding for bidder in MARKET.bidders] == [bidder.encoding for bidder in changed.bidders]
 
 

@@ -39,6 +39,7 @@ from auction.config.kinds import (
     Time,
     Url,
 )
+from auction.core import categories
 from auction.edge import eventlog, outbox
 from auction.model import money
 from auction.model.currencies import ISO_4217
@@ -534,6 +535,7 @@ class Config(_Section):
             bidders=tuple(bidder.rules("protobuf" if bidder.grpc else "json") for bidder in self.bidders),
             limits=LimitsRules(**self.limits.model_dump()),
             fx=self.fx.snapshot(),
+            data={categories.FILE: categories.DIGEST} if self.exchange.category_match == "parents" else {},
         )
 
     def _exchange_rules(self) -> ExchangeRules:

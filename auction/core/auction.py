@@ -21,7 +21,7 @@ from auction.core.openrtb.protobuf import Sale
 from auction.core.validation import Checks
 from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Warning
 from auction.model.currencies import ISO_4217
-from auction.model.errors import InvalidReply, InvalidRequest
+from auction.model.errors import InvalidReply, InvalidRequest, OtherData
 from auction.model.fx import Rates
 from auction.model.money import MICROS, CpmMicros
 from auction.model.reasons import LossReason, NoBidReason, NonBidStatus, rejected_status
@@ -75,8 +75,10 @@ def compile_rules(rules: Rules) -> CompiledRules:
     exchange = rules.exchange
     if exchange.currency not in ISO_4217:
         raise ValueError(f"exchange.currency: expected an ISO 4217 code, was {exchange.currency}")
-    if exchange.category_match == "parents" and rules.data.get("taxonomies", categories.DIGEST) != categories.DIGEST:
-        raise ValueError("data.taxonomies: expected the file that these rules were written with, was another")
+    written_with = rules.data.get(categories.FILE, categories.DIGEST)
+    if exchange.category_match == "parents" and written_with != categories.DIGEST:
+        here, there = categories.DIGEST[:12], written_with[:12]
+        raise OtherData(f"{categories.FILE}: these rules were written with the file {there}..., here is {here}...")
     minor_unit = CpmMicros(MICROS // 10 ** ISO_4217[exchange.currency])
     increment = exchange.increment.get(exchange.currency, minor_unit)
     rates = rules.fx.compiled()

@@ -21,7 +21,10 @@ _TIERS = 5
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
-_TEXT = Path(__file__).with_name("taxonomies.json").read_text("ascii")
+FILE = "taxonomies.json"
+"""What the file is called in rules, which hold the digest that they were written with."""
+
+_TEXT = Path(__file__).with_name(FILE).read_text("ascii")
 
 # By `cattax`: the ids under each id, separated by spaces; under "" are the roots.
 _TREES = msgspec.json.decode(_TEXT, type=dict[int, dict[str, str]])

@@ -21,3 +21,7 @@ class InvalidReply(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+class OtherData(ValueError):
+    """Rules were written with another data file than the one that is here; the message names it."""
