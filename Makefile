@@ -8,7 +8,7 @@ DEV    := $(VENV)/.dev
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
 # What holds the core, and takes less than a minute with its kernels interpreted.
-CORE   := $(addprefix tests/test_,scenarios.py refusals.py replay.py replies.py views.py json_codec.py money.py)
+CORE   := $(addprefix tests/test_,conformance.py refusals.py replay.py replies.py views.py json_codec.py money.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check format bench load load-ui soak coverage proto docs lock clean

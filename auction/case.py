@@ -26,7 +26,9 @@ from auction.model.reply import Reply, ReplyStatus
 from auction.model.rules import Rules
 
 _SETTINGS = ("exchange", "floors", "bidders", "limits", "fx")
-_MEMBERS = ("request", *_SETTINGS, "received", "replies", "expect")
+# What a case says of itself, and what others expect of it, is for its readers.
+_NOT_READ = ("title", "source", "note", "expect")
+_MEMBERS = ("request", *_SETTINGS, "received", "replies", *_NOT_READ)
 _STATUSES = tuple(ReplyStatus.__members__)
 
 # Twice what any exchange can be told to accept in a request, and a fraction of what the interpreter can walk.

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from auction.edge.metrics import markdown
 from benchmarks.results import table
+from tests import vectors
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = sorted((ROOT / "proto" / "auction" / "v1").glob("*.proto"))
@@ -25,12 +26,18 @@ def compile_contract(target: Path) -> None:
 
 
 def documents() -> dict[Path, str]:
-    """Give each document that holds generated tables, with the tables as they should be."""
+    """Give each document that holds generated tables, with the tables as they should be, and each vector."""
     operations, benchmarks = ROOT / "docs" / "operations.md", ROOT / "docs" / "benchmarks.md"
     return {
         operations: between(operations.read_text(), "metrics", markdown()),
         benchmarks: between(benchmarks.read_text(), "results", table()),
+        **vectors.documents(),
     }
+
+
+def left_over(made: dict[Path, str]) -> list[Path]:
+    """Name the vectors whose scenario is gone."""
+    return sorted(set(vectors.VECTORS.glob("*.json")) - set(made))
 
 
 def between(text: str, name: str, table: str) -> str:
@@ -44,16 +51,18 @@ def between(text: str, name: str, table: str) -> str:
 
 def stale() -> list[str]:
     """Name the generated files that differ from what their source gives."""
-    differing = [str(path.relative_to(ROOT)) for path, text in documents().items() if text != path.read_text()]
+    made = documents()
+    changed = [path for path, text in made.items() if not path.exists() or text != path.read_text()]
+    differing = [str(path.relative_to(ROOT)) for path in [*changed, *left_over(made)]]
     with tempfile.TemporaryDirectory() as folder:
         compile_contract(Path(folder))
         fresh = Path(folder) / "auction" / "v1"
         names = {path.name for path in fresh.iterdir()}
         committed = {path.name for path in (ROOT / "auction" / "v1").glob("*_pb2*")}
-        changed = [
+        others = [
             name for name in names & committed if not filecmp.cmp(fresh / name, ROOT / "auction/v1" / name, False)
         ]
-        return differing + sorted(f"auction/v1/{name}" for name in [*changed, *(names ^ committed)])
+        return differing + sorted(f"auction/v1/{name}" for name in [*others, *(names ^ committed)])
 
 
 def main() -> int:
@@ -65,8 +74,11 @@ def main() -> int:
     if arguments.proto:
         compile_contract(ROOT)
     if arguments.docs:
-        for path, text in documents().items():
+        made = documents()
+        for path, text in made.items():
             path.write_text(text)
+        for path in left_over(made):
+            path.unlink()
     if arguments.check and (names := stale()):
         print("\n".join(f"{name}: stale; run `make proto docs`" for name in names))
         return 1

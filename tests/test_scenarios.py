@@ -1,90 +1,28 @@
-# Every scenario four ways: through the product, through the oracle, out of a written-and-read log, and replayed.
-#
-# The loop below is the only code; what is claimed stands in tests/scenarios, one auction a file.
+# What the scenarios claim, held against the oracle; from there on they are vectors, and test_conformance.py has them.
 
 from __future__ import annotations
 
-import json
-import re
-from itertools import count
-from pathlib import Path
-from typing import Any
-
-import oracle
 import pytest
-from scenario import Scenario, read, scenarios
 
-from auction import replay
-from auction.case import case_of, decide, decided
-from auction.core import record
-from auction.core.explain import told
-from auction.edge import eventlog
-from auction.model.errors import InvalidRequest
-
-SOFTWARE = "auction/test"
+from tests import oracle
+from tests.generated import left_over
+from tests.scenario import Scenario, read, scenarios
+from tests.vectors import documents
 
 
 @pytest.fixture(params=scenarios(), ids=lambda path: str(path.stem))
 def scenario(request: pytest.FixtureRequest) -> Scenario:
-    path: Path = request.param
-    return read(path)
-
-
-def test_product_decides_as_claimed(scenario: Scenario) -> None:
-    assert scenario.faults(decide(scenario.case)) == []
+    return read(request.param)
 
 
 def test_oracle_decides_as_claimed(scenario: Scenario) -> None:
     assert scenario.faults(oracle.decide(scenario.case)) == []
 
 
-def test_log_tells_the_same_and_replays_to_the_byte(scenario: Scenario, tmp_path: Path) -> None:
-    case = case_of(scenario.case)
-    rules = record.encode_rules(case.rules, SOFTWARE)
-    try:
-        outcome = decided(case)
-    except InvalidRequest as refusal:
-        entry = (record.REFUSAL, record.encode_refusal(case.arrival, refusal), rules)
-        frame = written_and_read(tmp_path, entry)[-1]
-        refused = record.decode_refusal(frame.payload)
-        assert scenario.faults({"error": {"path": refused.path}}) == []
-        assert len(case.arrival.body) == refused.request_bytes
-        return
-
-    entry = (record.AUCTION, record.encode_auction(outcome.auction, outcome.replies, outcome.result), rules)
-    frames = written_and_read(tmp_path, entry)
-    logged = list(replay.auctions(frames))
-    assert len(logged) == 1
-    recorded = logged[0].recorded
-    assert recorded.result == record.encode_result(record.decode_result(recorded.result))
-    assert scenario.faults(answer(scenario, record.decode_result(recorded.result))) == []
-
-    assert replay.difference(logged[0]) is None
-    assert logged[0].rules is not None
-    assert scenario.faults(answer(scenario, replay.again(recorded, logged[0].rules))) == []
-
-
-def answer(scenario: Scenario, result: Any) -> dict[str, Any]:
-    return told(scenario.case["request"]["id"], [imp["id"] for imp in scenario.case["request"]["imp"]], result)
-
-
-def written_and_read(directory: Path, entry: tuple[int, bytes, bytes]) -> list[eventlog.Frame]:
-    """Write one record to a log on disk and read the log back: its rules, then the record."""
-    ticks = count(1)
-    log = eventlog.EventLog(directory, monotonic=lambda: 0.0, wall_us=lambda: next(ticks), fsync="never")
-    log.append([entry])
-    log.close()
-    faults: list[eventlog.Fault] = []
-    frames = list(eventlog.read([directory], faults.append))
-    assert faults == []
-    assert [record.RULES, entry[0]] == [frame.kind for frame in frames]
-    return frames
-
-
-def test_documented_example_is_what_is_decided() -> None:
-    document = (Path(__file__).parent.parent / "docs" / "conformance.md").read_text()
-    case, told_answer = (json.loads(block) for block in re.findall(r"^```json \w+\n(.*?)^```", document, re.M | re.S))
-    assert told_answer == decide(case)
+def test_vectors_are_those_of_the_scenarios() -> None:
+    made = documents()
+    assert [] == [path.name for path, text in made.items() if not path.exists() or text != path.read_text()]
+    assert [] == left_over(made)
 
 
 def test_there_are_scenarios_of_everything() -> None:

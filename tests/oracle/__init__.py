@@ -2,8 +2,8 @@
 #
 # It exists to disagree. It shares no line with the product: its own hash, its own money (fractions, so nothing is
 # rounded by accident), its own reading of a case. It refuses to be fast, to validate what a case file looks like (a
-# malformed one may raise anything), to repair sloppy JSON, and to write a response: it only says who won, what they
-# pay, and why not. The one thing it reads of the product's is data that neither made up, the IAB's taxonomies.
+# malformed one may raise anything), and to know more slips of JSON than cases make. The one thing it reads of the
+# product's is data that neither made up, the IAB's taxonomies.
 #
 # Each function opens with the rule it implements. Money is whole micros of one unit CPM, in the currency named beside
 # it.
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 from .bids import Offer, check_deal, check_ids, check_price, check_seat, read_reply
 from .chance import rank
@@ -19,24 +20,25 @@ from .creatives import check_creative, check_duration
 from .floors import check_floor, drawn_model
 from .money import as_sent, plain, returned
 from .reasons import BEHIND_DEAL, DUPLICATE, OUTBID, REJECTED, REJECTED_AS, WON
-from .requests import Refused, check_request, why_not_asked
-from .rules import Exchange, Json, everybody, settings
+from .requests import Refused, check_request, check_size, why_not_asked
+from .response import response
+from .rules import LIMITS, Exchange, Json, everybody, settings
+from .slips import read_request
 
 __all__ = ["Exchange", "Row", "Verdict", "decide", "price_setter", "rank", "settle"]
 
 
 def decide(case: Json) -> Json:
-    """Give the answer to a case, without `response`; of a refused one {"error": {"path"}} only. Of the warnings those
-    about bids, without their text."""
-    request, limits = (
-        case["request"],
-        {"imps": 100, "deals_per_imp": 64, "bids_per_reply": 100, **case.get("limits", {})},
-    )
-    exchange = settings(case)
+    """Give the answer to a case in the public shape, but for the texts that are for people: of a refusal and of a
+    warning the path alone."""
+    case = deepcopy(case)
+    request, limits, exchange = case["request"], {**LIMITS, **case.get("limits", {})}, settings(case)
     try:
-        check_request(request, exchange, limits)
+        check_size(request, limits)
+        warnings = read_request(request, exchange)
+        warnings += check_request(request, exchange, limits)
     except Refused as refused:
-        return {"error": {"path": refused.args[0]}}
+        return {"error": {"code": "INVALID_ARGUMENT", "path": refused.args[0]}}
 
     imps = {imp["id"]: imp for imp in request["imp"]}
     bidders = {bidder["name"]: bidder for bidder in everybody(case)}
@@ -89,13 +91,16 @@ def decide(case: Json) -> Json:
     sold = any(answer["winner"] for answer in answers)
     # Nothing sold is said with reason 0; with 15 where time was what kept everybody from being asked.
     hurried = not asked_anybody and any(non_bid["status"] == 15 for non_bid in non_bids)
+    nbr = None if sold else 15 if hurried else 0
+    warnings += [path for offer in offers for path in offer.warnings]
     return {
         "id": request["id"],
         "imp": answers,
         "unplaced": [answer_bid(offer) for offer in offers if not offer.placed],
         "non_bids": non_bids,
-        "warnings": [{"path": path} for offer in offers for path in offer.warnings],
-        "nbr": None if sold else 15 if hurried else 0,
+        "warnings": [{"path": path} for path in warnings],
+        "nbr": nbr,
+        "response": response(request, offers, exchange, nbr),
     }
 
 

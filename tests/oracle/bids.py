@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from .clearing import Row, Verdict
 from .money import LIMIT, Weight, bid_micros, double, has_way, ranked, read_nanos
 from .reasons import BAD_BID, BAD_DEAL, INTERNAL, NO_PRICE, NOT_IN_DEAL, WRONG_SEAT
-from .requests import only_format
+from .requests import depth_of, only_format, size_of
 from .rules import Exchange, Json
+from .slips import read_bids
 
 FORMATS = {1: "banner", 2: "video", 3: "audio", 4: "native"}
 
@@ -49,14 +50,18 @@ def read_reply(
 ) -> tuple[int, list[Offer]]:
     """A reply brings bids, or one status for every impression it was asked for. Silence is lateness. How the call
     ended decides first; then a reason for not bidding, whose number is the status even if bids stand beside it; then
-    emptiness; then an id that is not ours and a reply with too many bids make it invalid. A currency not given is
-    USD."""
+    emptiness; then an id that is not ours and a reply with too many bids make it invalid. So does, before all that but
+    how the call ended, one too long or too deep: its bytes are those of its encoding, and no case comes so near to the
+    limit that it matters which. A currency not given is USD."""
     status = {"NO_BID": 0, "TIMED_OUT": 101, "UNREACHABLE": 103, "INVALID": 102}
     if reply is None:
         return 101, []
     if reply["status"] != "BID":
         return status[reply["status"]], []
     body = reply.get("body") or {}
+    if size_of(body) > limits["reply_bytes"] or depth_of(body) > limits["depth"]:
+        return 102, []
+    read_bids(body, exchange)
     if body.get("nbr") is not None:
         return body["nbr"], []
     if not any(seatbid.get("bid") for seatbid in body.get("seatbid") or []):

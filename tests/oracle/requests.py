@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from fractions import Fraction
 
@@ -13,8 +14,26 @@ class Refused(Exception):
     """The request is refused whole; the one argument is the path of the field at fault."""
 
 
-def check_request(request: Json, exchange: Exchange, limits: Json) -> None:
-    """A request is taken or refused as a whole; a refusal names the field. A floor of -0.0 is 0, so it passes."""
+def check_size(request: Json, limits: Json) -> None:
+    """What is too long or too deep is refused before anything is read of it, so that the path is empty."""
+    if size_of(request) > limits["request_bytes"] or depth_of(request) > limits["depth"]:
+        raise Refused("")
+
+
+def size_of(value: object) -> int:
+    """Give the bytes of a value as JSON without blanks."""
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+
+
+def depth_of(value: object) -> int:
+    """Count the levels of objects and lists."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max((depth_of(member) for member in inner), default=0)
+
+
+def check_request(request: Json, exchange: Exchange, limits: Json) -> list[str]:
+    """A request is taken or refused as a whole; a refusal names the field. A floor of -0.0 is 0, so it passes. Seats
+    that are both allowed and blocked are worth a warning."""
     if not request.get("id"):
         raise Refused("id")
     if not request.get("imp"):
@@ -55,6 +74,7 @@ def check_request(request: Json, exchange: Exchange, limits: Json) -> None:
             if deal.get("at", 0) not in (0, 1, 2, 3):
                 raise Refused(f"{path}.pmp.deals[{place}].at")
             check_floors_of(deal, f"{path}.pmp.deals[{place}]")
+    return ["bseat"] if request.get("wseat") and request.get("bseat") else []
 
 
 def check_floors_of(holder: Json, path: str) -> None:

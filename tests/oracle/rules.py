@@ -12,6 +12,14 @@ from .money import MINOR_DIGITS, Rates, Weight, decimal
 
 Json = dict[str, Any]
 
+LIMITS = {
+    "request_bytes": 262_144,
+    "imps": 100,
+    "deals_per_imp": 64,
+    "depth": 32,
+    "reply_bytes": 65_536,
+    "bids_per_reply": 100,
+}
 AMOUNTS = ("min_price", "max_cpm", "soft_floor")
 
 
@@ -39,6 +47,7 @@ class Exchange:
     category_match: str = "exact"
     deal_advertiser: str = "strict"
     strict_ids: bool = True
+    json: str = "lenient"
     rates: Rates = field(default_factory=dict)
 
 
