@@ -20,20 +20,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from auction.core import clearing
-from auction.core.auction import CompiledRules, close_auction, compile_rules, open_auction
-from auction.core.kernels.clear import BIDDER, COLUMNS, COMPETITOR, DEAL, IMP, PRICE, RANK
-from auction.core.offers import UNREACHABLE, Heard, Offers, offers
+from auction.core.auction import CompiledRules, compile_rules, open_auction
+from auction.core.kernels.clear import COLUMNS, COMPETITOR
+from auction.core.offers import Offers
 from auction.core.openrtb import json as codec
-from auction.core.openrtb import protobuf
-from auction.core.validation import Checks
-from auction.model.auction import Arrival, Auction, Encoding, Warning
+from auction.model.auction import Arrival, Auction, Encoding
 from auction.model.errors import InvalidReply, InvalidRequest
 from auction.model.fx import Fx
 from auction.model.reasons import LossReason
 from auction.model.reply import Reply, ReplyStatus
 from auction.model.rules import BidderRules, ExchangeRules, Limits, Rules
 from tests.fuzz import auctions, wire
+from tests.fuzz.ways import agreed, read, walked
 from tests.fuzz.wire import double, group, number, packed, text
 
 Json = dict[str, Any]
@@ -49,133 +47,16 @@ LAW = settings(
 )
 
 
-# ------------------------------------------------------------ three ways to one end
+def decided(auction: Auction[CompiledRules], bodies: Sequence[bytes]) -> Offers:
+    """Decide all three ways and give what the sieve made."""
+    return agreed(auction, replies_of(auction, bodies))[0]
 
 
-def read(auction: Auction[CompiledRules], bodies: Sequence[bytes]) -> list[Heard]:
-    """Read the replies that close_auction would read bid by bid."""
-    rules = auction.rules.rules
-    heard = []
-    for invitation, sent in zip(auction.invitations, bodies, strict=True):
-        body = sent
-        if not body or len(body) > rules.limits.reply_bytes:
-            continue
-        try:
-            if invitation.encoding is Encoding.JSON:
-                lenient = rules.exchange.json == "lenient"
-                body = codec.response_bytes(body, lenient=lenient, depth=rules.limits.depth).message
-            answer = protobuf.decode_reply(body)
-        except InvalidReply:
-            continue
-        if answer.nbr is not None or (answer.id != auction.request.id and (answer.id or rules.exchange.strict_ids)):
-            continue
-        row = auction.rules.rows[invitation.bidder]
-        heard.append(Heard(row, rules.bidders[row], invitation.imps, body, answer.wire, answer.currency))
-    return heard
-
-
-def checks_of(auction: Auction[CompiledRules]) -> Checks:
-    rules = auction.rules
-    return Checks(auction.request, rules.rules.exchange, rules.floors, auction.raised, rules.groups)
-
-
-def walked(auction: Auction[CompiledRules], heard: Sequence[Heard], *, sieved: bool) -> tuple[Offers, list[Warning]]:
-    checks, rules = checks_of(auction), auction.rules
-    exchange, limits = rules.rules.exchange, rules.rules.limits
-    made = offers(heard, auction.request, exchange, checks, rules.market.order, limits, sieved=sieved)
-    return made, checks.warnings
-
-
-Row = tuple[Any, ...]
-
-
-def by_message(auction: Auction[CompiledRules], heard: Sequence[Heard]) -> tuple[list[list[Row] | None], list[Warning]]:
-    """Give the rows of each reply as the rules say, None where it has too many bids or names them too long."""
-    checks, rules = checks_of(auction), auction.rules.rules
-    every: list[list[Row] | None] = []
-    competitors: dict[tuple[int, str], int] = {}
-    for place, reply in enumerate(heard):
-        seatbids = reply.wire.seatbid
-        currency_bytes = len(reply.currency.encode())
-        unfolded = sum(len(one.bid) * (len(one.seat.encode()) + currency_bytes) for one in seatbids)
-        count = sum(len(one.bid) for one in seatbids)
-        if count > rules.limits.bids_per_reply or unfolded > rules.limits.reply_bytes:
-            every.append(None)
-            continue
-        verdicts = iter(
-            checks.verdicts(reply.bidder, reply.rules, reply.asked, reply.currency, protobuf.bids(reply.wire))
-        )
-        rows: list[Row] = []
-        for seatbid, one in enumerate(seatbids):
-            for bid in range(len(one.bid)):
-                verdict = next(verdicts)
-                seat = one.seat if rules.exchange.competitor == "seat" else ""
-                competitor = competitors.setdefault((place, seat), len(competitors))
-                named = (one.seat, verdict.bid.id, seatbid, bid, repr(verdict.bid.price))
-                terms = verdict.terms
-                if terms is None:
-                    rows.append((*named, competitor, verdict.reason, verdict.duplicate, verdict.imp, verdict.dealid))
-                    continue
-                told, deal_told = min(terms.told, UNREACHABLE), min(terms.deal_told, UNREACHABLE)
-                floor = terms.counted if terms.agreed < 0 else terms.agreed
-                money = (verdict.price, told, deal_told, verdict.ranked, floor, terms.at, int(terms.deal))
-                order = auction.rules.market.order[reply.bidder]
-                rows.append((*named, competitor, verdict.imp, verdict.dealid, *money, 0, order, terms))
-        every.append(rows)
-    return every, checks.warnings
-
-
-def rows_of(made: Offers) -> list[list[Row] | None]:
-    """Say what a walk made of each reply in the words of `by_message`."""
-    every: list[list[Row] | None] = []
-    competitors: dict[int, int] = {}
-    columns = made.columns.tolist()
-    for reply in made.replies:
-        if reply.excessive:
-            assert not reply.count
-            every.append(None)
-            continue
-        rows: list[Row] = []
-        for row in range(reply.first, reply.first + reply.count):
-            cells = columns[row * COLUMNS : (row + 1) * COLUMNS]
-            heard, place = made.found(row)
-            assert heard is reply.heard
-            competitor = competitors.setdefault(cells[COMPETITOR], len(competitors))
-            verdict = reply.held.get(row)
-            price = made.prices[row] if verdict is None else verdict.bid.price
-            named = (made.seat(row), made.id(row), *place, repr(price), competitor)
-            if verdict is not None and verdict.terms is None:
-                assert cells[IMP] == -1
-                rows.append((*named, verdict.reason, verdict.duplicate, verdict.imp, verdict.dealid))
-                continue
-            terms = reply.terms[cells[IMP]] if verdict is None else verdict.terms
-            dealid = "" if verdict is None else verdict.dealid
-            money = cells[PRICE : DEAL + 1]
-            rows.append((*named, cells[IMP], dealid, *money, cells[RANK], cells[BIDDER], terms))
-        every.append(rows)
-    return every
-
-
-def agreed(auction: Auction[CompiledRules], bodies: Sequence[bytes]) -> Offers:
-    """Decide three ways, hold the answers to be one, and give what the sieve made."""
-    heard = read(auction, bodies)
-    expected, warnings = by_message(auction, heard)
-    ends = []
-    for sieved in (False, True):
-        made, warned = walked(auction, heard, sieved=sieved)
-        assert expected == rows_of(made), f"sieved {sieved}"
-        assert warnings == warned, f"sieved {sieved}"
-        settled = clearing.settle(auction.request, made, auction.rules.market)
-        ends.append(repr(settled))  # as text, in which NaN is NaN
-    assert ends[0] == ends[1]
-    replies = [
+def replies_of(auction: Auction[CompiledRules], bodies: Sequence[bytes]) -> list[Reply]:
+    return [
         Reply(invitation.bidder, ReplyStatus.BID, body)
         for invitation, body in zip(auction.invitations, bodies, strict=True)
     ]
-    result = close_auction(auction, replies)
-    assert repr(list(result.outcomes)) == repr(settled[0])
-    assert (*auction.warnings, *warnings) == result.warnings
-    return made
 
 
 # ------------------------------------------------------------ generated auctions
@@ -192,7 +73,7 @@ def drawn(r: Random) -> Auction[CompiledRules] | None:
 
 def replies_to(r: Random, auction: Auction[CompiledRules]) -> list[bytes]:
     rules = auction.rules.rules
-    asked = json.loads(auction.arrival.body)
+    asked = auctions.asked(auction.request)
     bodies = []
     for invitation in auction.invitations:
         body = auctions.reply(r, asked, rules.exchange.currency, rules.limits.bids_per_reply)
@@ -210,7 +91,7 @@ def replies_to(r: Random, auction: Auction[CompiledRules]) -> list[bytes]:
 def test_sieved_or_looked_at_one_by_one_is_the_same(r: Random) -> None:
     auction = drawn(r)
     if auction is not None:
-        agreed(auction, replies_to(r, auction))
+        decided(auction, replies_to(r, auction))
 
 
 def test_generated_bids_are_let_through_held_back_and_refused_for_every_reason() -> None:
@@ -221,7 +102,9 @@ def test_generated_bids_are_let_through_held_back_and_refused_for_every_reason()
         auction = drawn(r)
         if auction is None:
             continue
-        for reply in walked(auction, read(auction, replies_to(r, auction)), sieved=True)[0].replies:
+        for reply in walked(auction, read(auction, replies_of(auction, replies_to(r, auction))), sieved=True)[
+            0
+        ].replies:
             through += reply.count - len(reply.held)
             held += len(reply.held)
             excessive += reply.excessive
@@ -442,7 +325,7 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_bid_is_let_through_only_if_nothing_can_be_wrong_with_it(name: str) -> None:
     request, bid, through, reason = CASES[name]
-    made = agreed(opened(request), [answer(bid)])
+    made = decided(opened(request), [answer(bid)])
     (reply,) = made.replies
     assert 1 == reply.count
     verdict = reply.held.get(reply.first)
@@ -484,7 +367,7 @@ LARGEST_EXACT = 2**50 / 1e9
 def test_a_price_is_let_through_only_if_its_digits_are_certain(
     price: float, through: bool, reason: LossReason | None
 ) -> None:
-    (reply,) = agreed(opened(BANNER), [answer(BID + double(3, price))]).replies
+    (reply,) = decided(opened(BANNER), [answer(BID + double(3, price))]).replies
     verdict = reply.held.get(reply.first)
     assert through == (verdict is None)
     if verdict is not None:
@@ -493,13 +376,13 @@ def test_a_price_is_let_through_only_if_its_digits_are_certain(
 
 def test_a_bid_without_price_is_not_let_through() -> None:
     for bid in (text(1, "b") + text(2, "1"), text(1, "b") + text(2, "1") + number(3, 1)):
-        (reply,) = agreed(opened(BANNER), [answer(bid)]).replies
+        (reply,) = decided(opened(BANNER), [answer(bid)]).replies
         assert [LossReason.MISSING_PRICE] == [verdict.reason for verdict in reply.held.values()]
 
 
 @pytest.mark.parametrize(("price", "through"), [(2.0, True), (2.0000004, True), (2.000001, False)])
 def test_a_price_above_the_highest_is_held_back(price: float, through: bool) -> None:
-    (reply,) = agreed(opened(BANNER, max_cpm=2_000_000), [answer(BID + double(3, price))]).replies
+    (reply,) = decided(opened(BANNER, max_cpm=2_000_000), [answer(BID + double(3, price))]).replies
     assert through == (not reply.held)
 
 
@@ -520,7 +403,7 @@ def test_a_price_above_the_highest_is_held_back(price: float, through: bool) -> 
 )
 def test_a_check_that_is_off_holds_nothing_back(setting: Json, bid: bytes, through: bool) -> None:
     imp = {"id": "1", "secure": 1, "banner": {"w": 300, "h": 250}}
-    (reply,) = agreed(opened({"imp": [imp], "bcat": ["IAB1"]}, **setting), [answer(BID + bid)]).replies
+    (reply,) = decided(opened({"imp": [imp], "bcat": ["IAB1"]}, **setting), [answer(BID + bid)]).replies
     assert through == (not reply.held)
 
 
@@ -533,25 +416,25 @@ def named(id: str, price: float = 1.5) -> bytes:
 
 def test_a_reply_with_two_bids_of_one_seat_and_id_is_looked_at_whole() -> None:
     repeated = text(1, "r") + seatbid(named("a"), seat="s") + seatbid(named("b"), named("a", 9.0), seat="s")
-    (reply,) = agreed(opened(BANNER), [repeated]).replies
+    (reply,) = decided(opened(BANNER), [repeated]).replies
     assert [False, False, True] == [verdict.duplicate for verdict in reply.held.values()]
 
 
 def test_one_id_of_two_seats_or_two_bidders_is_two_bids() -> None:
     body = text(1, "r") + seatbid(named("a"), seat="s") + seatbid(named("a"), seat="t") + seatbid(named("a"))
-    assert [{}, {}] == [reply.held for reply in agreed(opened(BANNER, bidders=2), [body, body]).replies]
+    assert [{}, {}] == [reply.held for reply in decided(opened(BANNER, bidders=2), [body, body]).replies]
 
 
 def test_a_seat_that_comes_behind_its_bids_is_theirs() -> None:
     before = text(1, "r") + text(2, text(2, "s") + text(1, named("a")))
     behind = text(1, "r") + text(2, text(1, named("a")) + text(2, "x") + text(2, "s"))
-    made = agreed(opened(BANNER, bidders=2), [before, behind])
+    made = decided(opened(BANNER, bidders=2), [before, behind])
     assert ["s", "s"] == [made.seat(row) for row in range(2)]
 
 
 def test_seatbids_of_one_seat_are_one_competitor() -> None:
     body = text(1, "r") + b"".join(seatbid(named(f"b{place}"), seat=seat) for place, seat in enumerate("stsu"))
-    made = agreed(opened(BANNER), [body])
+    made = decided(opened(BANNER), [body])
     competitors = made.columns.tolist()[COMPETITOR::COLUMNS]
     assert competitors[0] == competitors[2]
     assert 3 == len(set(competitors))
@@ -567,7 +450,7 @@ def test_what_stands_between_bids_is_walked_over() -> None:
     ]
     for one in odd:
         body = one + text(1, "r") + one + text(2, one + text(1, named("a")) + one + text(1, named("b")) + one) + one
-        (reply,) = agreed(opened(BANNER), [body]).replies
+        (reply,) = decided(opened(BANNER), [body]).replies
         assert (2, {}) == (reply.count, reply.held)
 
 
@@ -578,11 +461,11 @@ def test_too_many_bids_or_too_long_names_are_a_reply_of_no_bid() -> None:
             text(1, "r") + b"".join(seatbid(named(f"b{place}")) for place in range(bids)),
             answer(*[b""] * bids),
         ):
-            made = agreed(opened(BANNER, bidders=2), [body, answer(BID)])
+            made = decided(opened(BANNER, bidders=2), [body, answer(BID)])
             assert [excessive, False] == [reply.excessive for reply in made.replies]
     for seat_bytes, excessive in ((197, False), (198, True)):
         body = text(1, "r") + seatbid(named("a"), named("b"), seat="s" * seat_bytes)
-        (reply,) = agreed(opened(BANNER, limits=Limits(reply_bytes=400)), [body]).replies
+        (reply,) = decided(opened(BANNER, limits=Limits(reply_bytes=400)), [body]).replies
         assert excessive == reply.excessive
 
 
@@ -590,7 +473,7 @@ def test_a_reply_cut_anywhere_is_decided() -> None:
     whole = answer(named("a") + packed(11, 1, 2) + text(7, "x.org"), named("b") + group(60, double(1, 1.0)))
     auction = opened(with_(BATTR, badv=["ford.com"]))
     for end in range(len(whole)):
-        agreed(auction, [whole[:end]])
+        decided(auction, [whole[:end]])
 
 
 def test_a_reply_with_any_byte_changed_is_decided() -> None:
@@ -600,7 +483,7 @@ def test_a_reply_with_any_byte_changed_is_decided() -> None:
         kept = whole[place]
         for byte in (0, 1, 2, 3, 4, 5, 127, 128, 255, kept ^ 1, kept ^ 128):
             whole[place] = byte
-            agreed(auction, [bytes(whole)])
+            decided(auction, [bytes(whole)])
         whole[place] = kept
 
 
@@ -608,7 +491,7 @@ def test_256_replies_are_decided() -> None:
     auction = opened(with_(SIZED, badv=["ford.com"]), bidders=256)
     bodies = [answer(named(f"b{place}", 1 + place % 7), named("c", 2.0)) for place in range(256)]
     bodies[17], bodies[128], bodies[255] = b"", b"\xff", answer(named("a", 50.0) + text(7, "ford.com"))
-    made = agreed(auction, bodies)
+    made = decided(auction, bodies)
     assert (254, 507) == (len(made.replies), sum(reply.count for reply in made.replies))
 
 
@@ -617,13 +500,13 @@ def test_many_blocked_names_hold_back_few_others() -> None:
     for blocked in (1, 500, 4000):
         auction = opened(with_(BANNER, badv=[f"site-{place}.example" for place in range(blocked)]))
         bids = [named(f"b{place}") + text(7, f"shop-{place}.test") for place in range(100)]
-        (reply,) = agreed(auction, [answer(*bids)]).replies
+        (reply,) = decided(auction, [answer(*bids)]).replies
         assert len(reply.held) <= 100 / 8 + 12
 
 
 def test_blocked_names_are_found_among_many() -> None:
     auction = opened(with_(BANNER, badv=[f"site-{place}.example" for place in range(3000)]))
     bids = [named(f"b{place}") + text(7, f"www.SITE-{place * 30}.example.") for place in range(100)]
-    (reply,) = agreed(auction, [answer(*bids)]).replies
+    (reply,) = decided(auction, [answer(*bids)]).replies
     assert {BLOCKED} == {verdict.reason for verdict in reply.held.values()}
     assert 100 == len(reply.held)

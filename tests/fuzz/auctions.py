@@ -16,7 +16,8 @@ from typing import Any
 
 from auction.core.auction import CompiledRules, compile_rules
 from auction.model.fx import Fx
-from auction.model.money import CpmMicros
+from auction.model.money import CpmMicros, cpm
+from auction.model.request import BidRequest
 from auction.model.rules import (
     Adjustment,
     BidderRules,
@@ -115,13 +116,13 @@ def rules(number: int) -> CompiledRules:
         for name in r.sample(("b0", "b1", "B2", "j0"), r.randint(1, 4))
     )
     limits = Limits(bids_per_reply=pick((100, 100, 100, 100, 3)), reply_bytes=pick((65_536,) * 5 + (900,)))
-    fx = Fx("test", "", {"EUR": "0.92", "JPY": "150.37", "GBP": "0.79"})
+    fx = Fx("test", "", {"EUR": "0.92", "JPY": "150.37", "GBP": "0.79", "KRW": "1350"})
     return compile_rules(Rules(exchange=exchange, floors=floors, bidders=bidders, limits=limits, fx=fx))
 
 
 def seldom(r: Random, of: int = 6) -> bool:
     """Draw a yes, once in `of` times."""
-    return r.randrange(of) == of - 1
+    return r.random() * of >= of - 1
 
 
 def some(r: Random, of: tuple[Any, ...], most: int = 3) -> list[Any]:
@@ -215,6 +216,27 @@ def request(r: Random, currency: str = "USD") -> Json:
         made["cur"] = r.choice((["USD"], ["EUR", "USD"], ["JPY"], ["GBP", "JPY"], [currency]))
     if seldom(r, 20):
         made["tmax"] = r.choice((0, 1, 500))
+    return made
+
+
+def asked(request: BidRequest) -> Json:
+    """Say what a request asks of a bid in the words of `request`, whatever it was made of."""
+    imps = []
+    for imp in request.imps:
+        told: Json = {"id": imp.id, "bidfloor": cpm(imp.floor), "pmp": {"deals": [{"id": id} for id in imp.deals]}}
+        for number, format in imp.formats.items():
+            media: Json = {"battr": sorted(format.attributes)} if format.attributes else {}
+            media["format"] = [{"w": width, "h": height} for width, height in sorted(format.sizes)]
+            length = format.length
+            if length is not None:
+                media |= {"minduration": length.least, "rqddurs": sorted(length.exact)}
+                media["maxduration"] = 30 if length.most is None else length.most
+            told[FORMATS[number - 1]] = media
+        imps.append(told)
+    made: Json = {"id": request.id, "imp": imps}
+    if request.blocks is not None:
+        made |= {"badv": sorted(request.blocks.advertisers), "bcat": sorted(request.blocks.categories)}
+        made["cattax"] = request.blocks.taxonomy
     return made
 
 
@@ -320,7 +342,7 @@ def oddity(r: Random, parts: list[bytes]) -> bytes:
 
 def reply(r: Random, asked: Json, currency: str = "USD", bids_max: int = 100) -> bytes:
     """Make a reply as bytes; one in thirty is cut off somewhere, one in thirty has too many bids."""
-    parts = [] if seldom(r, 40) else [wire.text(1, "r" if not seldom(r, 40) else "s")]
+    parts = [] if seldom(r, 40) else [wire.text(1, asked["id"] if not seldom(r, 40) else "s")]
     if currency != "USD" or seldom(r):
         parts.append(wire.text(4, r.choice((currency, currency, currency, "EUR", "", "GBP", "XXX"))))
     number = 0
