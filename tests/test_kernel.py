@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from itertools import permutations
 
@@ -48,7 +49,7 @@ MOST = 2**63 - 1
 LEAST = -(2**63)
 IMPS = 3
 SWITCHES = range((DEALS_FIRST | SAME_COMPETITOR_SETS_PRICE | TABLE_MIN_TO_WIN) + 1)
-OWN_BID, AGREED, RIVALS, FLOORS = 1, 2, 3, 5
+OWN_BID, AGREED, RIVALS, FLOORS, SOFT_FLOOR = 1, 2, 3, 5, 7
 
 # (reason, min_to_win) of each bid; (winner, clearing price, setter, rival) of each impression.
 Settlement = tuple[list[tuple[int, int]], list[tuple[int, int, int, int]]]
@@ -68,14 +69,15 @@ def by_kernel(rows: Sequence[Sequence[int]], increment: int, switches: int, soft
     return per_bid, per_imp
 
 
-def by_oracle(rows: Sequence[Sequence[int]], increment: int, switches: int) -> Settlement:
+def by_oracle(rows: Sequence[Sequence[int]], increment: int, switches: int, soft_floor: int = -1) -> Settlement:
     exchange = oracle.Exchange(
         increment=increment,
+        soft_floor=None if soft_floor < 0 else soft_floor,
         deal_mode="deals_first" if switches & DEALS_FIRST else "compete",
         same_seat_sets_price=bool(switches & SAME_COMPETITOR_SETS_PRICE),
         min_to_win="table" if switches & TABLE_MIN_TO_WIN else "text",
     )
-    per_bid = {}
+    per_bid = {place: (-1, -1) for place, row in enumerate(rows) if row[IMP] < 0}
     per_imp = []
     for imp in range(IMPS):
         places = [place for place, row in enumerate(rows) if row[IMP] == imp]
@@ -85,7 +87,7 @@ def by_oracle(rows: Sequence[Sequence[int]], increment: int, switches: int) -> S
             per_bid[place] = (verdict.reason, -1 if verdict.min_to_win is None else verdict.min_to_win)
             if verdict.clearing is not None:
                 rival = -1 if verdict.rival is None else verdict.rival
-                settlement = (place, verdict.clearing, setter(bid, verdict, increment), rival)
+                settlement = (place, verdict.clearing, setter(bid, verdict, increment, soft_floor), rival)
         per_imp.append(settlement)
     return [per_bid[place] for place in range(len(rows))], per_imp
 
@@ -105,13 +107,18 @@ def oracle_row(row: Sequence[int]) -> oracle.Row:
     )
 
 
-def setter(winner: oracle.Row, verdict: oracle.Verdict, increment: int) -> int:
+def setter(winner: oracle.Row, verdict: oracle.Verdict, increment: int, soft_floor: int) -> int:
     if winner.at in (1, 3):
         return OWN_BID if winner.at == 1 else AGREED
-    if verdict.rival is None:
-        return FLOORS
-    beaten = verdict.rival + increment
-    return OWN_BID if winner.price < beaten else RIVALS if beaten >= winner.floor else FLOORS
+    if not winner.deal and winner.price < soft_floor:
+        return OWN_BID
+    beaten = -1 if verdict.rival is None else verdict.rival + increment
+    if winner.price < beaten:
+        return OWN_BID
+    usual = max(winner.floor, beaten)
+    if not winner.deal and usual < soft_floor:
+        return SOFT_FLOOR
+    return RIVALS if beaten == usual else FLOORS
 
 
 amounts = st.one_of(
@@ -121,11 +128,14 @@ amounts = st.one_of(
 )
 
 
+soft_floors = st.one_of(st.just(-1), amounts)
+
+
 @st.composite
 def columns(draw: st.DrawFn) -> list[int]:
     """A row that may reach the kernel: at 3 it ranks by its floor, as the caller of the kernel promises."""
     row = [0] * COLUMNS
-    row[IMP] = draw(st.integers(0, IMPS - 1))
+    row[IMP] = draw(st.sampled_from([-1, *range(IMPS), *range(IMPS)]))
     row[COMPETITOR] = draw(st.integers(0, 3))
     row[PRICE], row[TOLD_FLOOR], row[RANKED], row[FLOOR] = (draw(amounts) for _ in range(4))
     row[DEAL] = draw(st.integers(0, 1))
@@ -156,10 +166,24 @@ LAWS = settings(
 
 
 @LAWS
-@given(auctions(), st.one_of(st.sampled_from([0, 1, 10_000, MOST]), st.integers(0, MOST)))
-def test_kernel_equals_its_twin_under_every_switch(rows: list[list[int]], increment: int) -> None:
+@given(auctions(), st.one_of(st.sampled_from([0, 1, 10_000, MOST]), st.integers(0, MOST)), soft_floors)
+def test_kernel_equals_its_twin_under_every_switch(rows: list[list[int]], increment: int, soft: int) -> None:
     for switches in SWITCHES:
-        assert by_oracle(rows, increment, switches) == by_kernel(rows, increment, switches), f"switches {switches}"
+        expected = by_oracle(rows, increment, switches, soft)
+        assert expected == by_kernel(rows, increment, switches, soft), f"switches {switches}"
+
+
+@LAWS
+@given(auctions(), st.sampled_from([0, 1, 10_000]), st.randoms(use_true_random=False))
+def test_ranks_decide_nothing_unless_they_were_looked_at(
+    rows: list[list[int]], increment: int, chance: random.Random
+) -> None:
+    for switches in SWITCHES:
+        bids = np.array([cell for row in rows for cell in row], np.int64)
+        out = np.zeros(len(rows) * RESULTS + IMPS * SETTLEMENTS, np.int64)
+        if not clear_imps(bids, IMPS, increment, -1, switches, out):
+            ranked = [[*row[:RANK], chance.getrandbits(62), *row[RANK + 1 :]] for row in rows]
+            assert by_kernel(rows, increment, switches) == by_kernel(ranked, increment, switches)
 
 
 @LAWS
