@@ -18,9 +18,10 @@
 #     bid      BIDDER SEAT IMP PRICE DEAL KEY VALUE ...  |  OUTCOME PAYS MIN_TO_WIN KEY VALUE ...
 #     reply    BIDDER STATUS KEY VALUE ...         |  status of every impression that the bidder was asked for
 #     nonbid   BIDDER IMP                          |  status of that one
-#     warning  PATH                                what of a bid was tolerated: all there is, or - for nothing
+#     warning  PATH                                what was tolerated: all there is, or - for nothing
+#     sold     CODE PRICE ...                      what the ad server is sent: currency, then the price of each winner
 #     nbr      NUMBER                              given with an answer in which nothing is sold
-#     refused  PATH                                the request is refused, naming this field
+#     refused  PATH                                the request is refused, naming this field, or - for the whole
 #
 # A key with dots is a path, a value is JSON without blanks or else a string; lists may be written a,b. `durfloors` may
 # be written 6-15=2.00,16-=3.00 and banner.format 300x250,16:9@320 (a ratio from a least width). In a format - takes
@@ -28,8 +29,9 @@
 # written ~. A bid without `crid` is warned of by default, which counts only where a `warning` is claimed.
 #
 # PAYS is what the buyer is told, in its currency. After MIN_TO_WIN may stand `clearing` (the price in the auction
-# currency, where that is not PAYS), `setter` and `floor`. OUTCOME is a loss reason by name; DUPLICATE is INVALID_BID
-# with its own non-bid status, UNPLACED one on an impression that was not asked.
+# currency, where that is not PAYS), `setter`, `floor` and `id` (what is told, where that is not what was sent). OUTCOME
+# is a loss reason by name; DUPLICATE is INVALID_BID with its own non-bid status, UNPLACED one on an impression that was
+# not asked.
 
 from __future__ import annotations
 
@@ -150,6 +152,7 @@ class Scenario:
     warnings: set[str] | None = None
     nbr: int | None = None
     refused: str | None = None
+    sold: tuple[str, list[str | None]] | None = None
 
     def faults(self, answer: Json) -> list[str]:
         """Compare an answer of the public shape with what is expected; each difference is one line."""
@@ -191,9 +194,13 @@ class Scenario:
         )
         yield from _differ("non_bids", non_bids, were)
         if self.warnings is not None:
-            tolerated = {warning["path"] for warning in answer["warnings"] if ".bid[" in warning["path"]}
+            tolerated = {warning["path"] for warning in answer["warnings"]}
             yield from _differ("warnings", sorted(self.warnings), sorted(tolerated))
         yield from _differ("nbr", self.nbr, answer["nbr"])
+        if self.sold is not None:
+            response = answer["response"]
+            prices = [_amount(f"{bid['price']}") for seatbid in response["seatbid"] for bid in seatbid["bid"]]
+            yield from _differ("sold", self.sold, (response["cur"], prices))
 
 
 def _differ(what: str, expected: object, was: object) -> Iterator[str]:
@@ -234,6 +241,7 @@ def read(path: Path) -> Scenario:
                 "reply": reader.reply,
                 "nonbid": reader.nonbid,
                 "warning": reader.warning,
+                "sold": reader.sold,
                 "nbr": reader.nbr,
                 "refused": reader.refused,
             }
@@ -346,7 +354,8 @@ class _Reader:
         outcome, pays, least = after[:3]
         assert outcome in OUTCOMES, outcome
         more = dict(_pairs(after[3:]))
-        seat, id = "" if seat == "-" else seat, bid.get("id", "")
+        told = more.pop("id", bid.get("id", ""))
+        seat, id = "" if seat == "-" else seat, "" if told == "-" else told
         self.scenario.bids.append(
             ExpectedBid(
                 bidder=bidder,
@@ -390,7 +399,10 @@ class _Reader:
         self.scenario.nbr = int(words[0])
 
     def refused(self, words: list[str], _: list[str]) -> None:
-        self.scenario.refused = words[0]
+        self.scenario.refused = "" if words[0] == "-" else words[0]
+
+    def sold(self, words: list[str], _: list[str]) -> None:
+        self.scenario.sold = (words[0], [_amount(price) for price in words[1:]])
 
     def replied(self, bidder: str, status: str) -> Json:
         for reply in self.case["replies"]:

@@ -64,7 +64,7 @@ class CreativeChecks:
             if self._size == "enforce":
                 return LossReason.WRONG_SIZE
             width, height = wire.size(bid.wire)
-            tolerate("w", f"expected a size that was asked for, was {width}x{height}")
+            tolerate("adm", f"expected a size that was asked for, was {width}x{height}")
         if format and asked is None:
             return LossReason.WRONG_FORMAT
         if crid and crid in blocked:

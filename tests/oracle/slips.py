@@ -55,7 +55,7 @@ def read_bids(body: Json, exchange: Exchange) -> None:
     """Put the bids of a reply right, in place; strict, a slip costs the bid it stands in its id, and so the bid."""
     for seatbid in body.get("seatbid") or []:
         for bid in seatbid.get("bid") or []:
-            found = [slip for slip in slips(bid) if slip[0] is bid and slip[1] in IDS]
+            found = [slip for slip in slips(bid) if slip[0] is bid and slip[1] in (*IDS, *NUMBERS)]
             for _, name, _, meant in found:
                 bid[name] = meant
             if found and exchange.json == "strict":
