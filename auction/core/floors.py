@@ -100,8 +100,10 @@ class Floors(msgspec.Struct, frozen=True):
             return Terms(at, deal is not None, of_deal, most, asked if of_deal else _NOTHING, most, asked, way, agreed)
         floor, stated = seen(amount if rate is None else rate, source), self._here(amount, source)
         if rate is not None:
+            # Each second counts here as it is seen there, rounded first: in one currency the two are the same amount.
             floor = None if floor is None else CpmMicros(floor * seconds)
-            stated = self._here(CpmMicros(rate * seconds), source)
+            each = self._here(rate, source)
+            stated = None if each is None or each * seconds > LIMIT else CpmMicros(each * seconds)
         least, over = seen(self.min_price, self.currency), _NOTHING
         if raised and not of_deal:
             over = seen(CpmMicros(raised), self.currency) or over

@@ -108,7 +108,7 @@ def own_floor(model: Json | None, imp: Json, request: Json, bidder: str) -> int:
 
 def fold(key: str, value: object) -> str:
     text = "*" if value is None else str(value)
-    return text.lower() if key == "domain" else text.upper() if key == "country" else text
+    return text.lower().removesuffix(".") if key == "domain" else text.upper() if key == "country" else text
 
 
 def values_of(imp: Json, request: Json, bidder: str) -> dict[str, str]:
@@ -150,9 +150,9 @@ def check_floor(bid: Offer, imp: Json, request: Json, model: Json | None, exchan
     floor, which therefore binds as well. `min_price` raises everything. A floor that cannot be brought over, or is
     above the limit in the auction currency, gives its bids 1; a floor of 0 needs no rate.
 
-    In the auction currency the floor counts as itself, UP, at most the bid's ranked price. At 3 no adjustment comes
-    between the buyer and its floor; what ranks and is paid is that floor, brought to the auction currency DOWN and
-    adjusted then; above the limit its bids get 1 as well.
+    In the auction currency the floor counts as itself, UP, a rate first here too, at most the bid's ranked price. At 3
+    no adjustment comes between the buyer and its floor; what ranks and is paid is that floor, brought to the auction
+    currency DOWN and adjusted then; above the limit its bids get 1 as well.
     """
     ours, rates = exchange.currency, exchange.rates
     deal = deal_of(bid, imp)
@@ -168,7 +168,7 @@ def check_floor(bid: Offer, imp: Json, request: Json, model: Json | None, exchan
     raised = 0 if floor.is_deals else own_floor(model, imp, request, bid.bidder)
     try:
         seen = told(floor.each, floor.currency, bid.currency, ours, asks, rates) * floor.seconds
-        here = convert_up(floor.each * floor.seconds, floor.currency, ours, rates)
+        here = convert_up(floor.each, floor.currency, ours, rates) * floor.seconds
         if raised:
             seen = max(seen, told(raised, ours, bid.currency, ours, asks, rates))
             here = max(here, raised)
