@@ -11,7 +11,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashe
 CORE   := $(addprefix tests/test_,conformance.py refusals.py replay.py replies.py views.py json_codec.py money.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench load load-ui soak coverage proto docs lock clean
+.PHONY: help demo run test check format bench load load-ui soak coverage fuzz proto docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ check: $(DEV) ## format, lint, types, layers, generated files
 coverage: $(DEV) ## branches of the core, kernels interpreted; fails below 95 %
 	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -q -p no:cacheprovider $(CORE)
 	@$(BIN)/coverage report --fail-under=95 --skip-covered
+
+fuzz: $(DEV) ## FUZZ auctions (20 000) of mutated requests and replies; finds stay in tests/finds
+	@$(BIN)/python -m tests.fuzz --executions $(or $(FUZZ),20000)
 
 format: $(DEV) ## let ruff format and mend
 	@$(BIN)/ruff check --fix --quiet . && $(BIN)/ruff format --quiet .

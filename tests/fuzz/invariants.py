@@ -22,7 +22,6 @@ from tests.fuzz.cases import Case
 from tests.fuzz.ways import agreed, read
 
 REFUSED, NOTHING, SOLD = "refused", "nothing sold", "sold"
-ENDS = (REFUSED, NOTHING, SOLD)
 
 _ACCEPTED = (LossReason.WON, LossReason.LOST_TO_HIGHER_BID, LossReason.LOST_TO_DEAL)
 
