@@ -51,7 +51,8 @@ class CreativeChecks:
             reason = self._blocked(bid, blocks)
             if reason is not None:
                 return reason
-        for one in imp.formats.values() if asked is None else (asked,):
+        held_to = imp.formats.values() if not format else () if asked is None else (asked,)
+        for one in held_to:
             if one.attributes and not one.attributes.isdisjoint(wire.attr(bid.wire)):
                 return LossReason.ATTRIBUTE_BLOCKED
         if blocks is not None and blocks.speak and not _speaks(*wire.languages(bid.wire), blocks):

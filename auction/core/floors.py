@@ -171,6 +171,12 @@ class Floors(msgspec.Struct, frozen=True):
             own: Told | None = None
             if deal.floor is not None or deal.timed is not None:
                 own = self._seen(Held(deal.floor, deal.currency, deal.timed, deal.fine), wanted, asks, 0)
+                if deal.floor is None and asks != weight:
+                    # Bids that say no duration answer to the impression's floor, by another weight than is told there.
+                    shown_in = deal.currency if own is None else own.currency
+                    plain = self._seen(Held(imp.floor, imp.currency, None, True), shown_in, asks, raised)
+                    if plain is not None and plain.currency == shown_in:
+                        own = msgspec.structs.replace(own or Told(shown_in), floor=plain.floor)
             elif asks != weight:
                 # It answers to the impression's floor by another weight than the one that is told there.
                 by_duration = next(iter(timed.values()), None)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from auction.core.floors import Terms
 from auction.core.kernels import sieve as cells
-from auction.core.kernels.clear import COLUMNS, IMP
+from auction.core.kernels.clear import COLUMNS, IMP, PRICE, RANKED
 from auction.core.kernels.sieve import PLACE_CELLS, REPLY_CELLS, sift
 from auction.core.openrtb import protobuf
 from auction.core.validation import Checks, Verdict
@@ -107,7 +107,7 @@ def offers(
     at = 0
     for reply in heard:
         end = at + len(reply.body)
-        sheet += (at, end, order[reply.bidder], 0, len(reply.currency.encode()), 0, 0)
+        sheet += (at, end, order[reply.bidder], 0, len(reply.currency.encode()), LIMIT, 0, 0)
         at = end
     terms = _write_terms(sheet, heard, request, checks, sieved)
 
@@ -129,8 +129,9 @@ def offers(
         if whole == 1:
             held = _looked_at(reply, range(first, first + count), protobuf.bids(reply.wire), checks)
         else:
+            passes = _finer(reply, terms[row], request, checks, columns, found, data)
             for place in range(first, first + count):
-                if found[place * PLACE_CELLS + cells.HELD]:
+                if found[place * PLACE_CELLS + cells.HELD] or (passes is not None and not passes(place)):
                     seatbid, bid = found[place * PLACE_CELLS + cells.SEATBID], found[place * PLACE_CELLS + cells.PLACE]
                     held |= _looked_at(reply, (place,), (protobuf.bid(reply.wire, seatbid, bid),), checks)
         for place, verdict in held.items():
@@ -138,6 +139,52 @@ def offers(
         replies.append(Offered(reply, first, count, terms[row], held, whole == 2))
         first += count
     return Offers(columns, found, prices[:rows].tolist(), data, replies)
+
+
+def _finer(
+    reply: Heard,
+    terms: Sequence[Terms | None],
+    request: BidRequest,
+    checks: Checks,
+    columns: NDArray[np.int64],
+    places: Sequence[int],
+    data: bytes,
+) -> Callable[[int], bool] | None:
+    """Give what else a row has to pass where a bidder's seats, creatives, currency or weight matter; None: nothing.
+
+    A row that passes has its ranked price in the columns.
+    """
+    rules = reply.rules
+    scaled = any(one is not None and not one.scale.plain for one in terms)
+    if not (scaled or rules.seats or rules.blocked_creatives or request.seats or request.blocked_seats):
+        return None
+    way = checks.way(reply.currency)
+    if way is None:
+        return None  # and every row was held back for that
+    highest = checks.highest
+
+    def text(at: int, size: int) -> str:
+        return data[at : at + size].decode()
+
+    def passes(row: int) -> bool:
+        at, column = row * PLACE_CELLS, row * COLUMNS
+        if not checks.takes_seat(rules, text(places[at + cells.SEAT], places[at + cells.SEAT_BYTES])):
+            return False
+        if rules.blocked_creatives:
+            crid = text(places[at + cells.CRID], places[at + cells.CRID_BYTES])
+            if crid in rules.blocked_creatives:
+                return False
+        if scaled:
+            standing = terms[columns[column + IMP]]
+            price = CpmMicros(int(columns[column + PRICE]))
+            assert standing is not None
+            ranked = standing.scale.ranked(price)
+            if way.ranked(price) > highest or ranked > LIMIT:
+                return False
+            columns[column + RANKED] = ranked
+        return True
+
+    return passes
 
 
 def _looked_at(reply: Heard, rows: Sequence[int], bids: Sequence[Bid], checks: Checks) -> dict[int, Verdict]:
@@ -175,21 +222,20 @@ def _write_terms(
     alike: dict[tuple[object, ...], tuple[int, list[Terms | None]]] = {}
     every = []
     for row, reply in enumerate(heard):
-        rules = reply.rules
-        plain = sieved and not (rules.seats or rules.blocked_creatives or request.seats or request.blocked_seats)
-        key = (plain, checks.group(reply.bidder), reply.currency, reply.asked)
+        key = (checks.group(reply.bidder), reply.currency, reply.asked)
         if key not in alike:
             alike[key] = (len(sheet), [])
             for place, imp in enumerate(request.imps):
                 terms = None
-                if plain and place in reply.asked and not imp.private_auction:
-                    terms = checks.open_terms(reply.bidder, rules.name, place, imp, reply.currency)
-                    if terms is not None and not terms.scale.plain:
-                        terms = None
+                if sieved and place in reply.asked and not imp.private_auction:
+                    terms = checks.open_terms(reply.bidder, reply.rules.name, place, imp, reply.currency)
                 alike[key][1].append(terms)
                 sheet += (-1, 0, 0) if terms is None else (min(terms.told, UNREACHABLE), terms.counted, terms.at)
         at, terms_of = alike[key]
-        sheet[sheet[cells.REPLIES_AT] + row * REPLY_CELLS + cells.TERMS_AT] = at
+        cell = sheet[cells.REPLIES_AT] + row * REPLY_CELLS
+        sheet[cell + cells.TERMS_AT] = at
+        # A price in another currency is compared with what is allowed once it is ours.
+        sheet[cell + cells.HIGHEST] = checks.highest if reply.currency == checks.currency else LIMIT
         every.append(terms_of)
     return every
 
@@ -198,7 +244,6 @@ def _sheet(request: BidRequest, exchange: ExchangeRules, checks: Checks, texts: 
     """Write what the request asks of every bid, as kernels/sieve.py names it; texts of it go beside."""
     sheet = [0] * (cells.HEAD + len(request.imps) * cells.IMP_CELLS)
     sheet[cells.IMPS] = len(request.imps)
-    sheet[cells.HIGHEST] = checks.highest
     sheet[cells.WANTS_CRID] = exchange.crid != "off"
     sheet[cells.CHECKS_SIZE] = exchange.size != "off"
     sheet[cells.BY_BIDDER] = exchange.competitor == "bidder"

@@ -14,6 +14,7 @@ from auction.core.creatives import CreativeChecks, misses_length, under
 from auction.core.floors import Floors, Terms
 from auction.core.openrtb import protobuf as wire
 from auction.model.auction import Warning
+from auction.model.fx import Scale
 from auction.model.money import LIMIT, CpmMicros, price_micros
 from auction.model.reasons import LossReason
 from auction.model.reply import Bid
@@ -53,7 +54,7 @@ class Checks:
 
     __slots__ = (
         "_allowed", "_creatives", "_deal_or_open", "_floors", "_groups", "_raised", "_request", "_rows", "_terms",
-        "highest", "warnings",
+        "currency", "highest", "warnings",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +71,7 @@ class Checks:
         self._groups = groups
         self._creatives = CreativeChecks(request.blocks, exchange)
         self._deal_or_open = exchange.deal_advertiser == "open"
+        self.currency = exchange.currency
         self.highest = LIMIT if exchange.max_cpm is None else min(exchange.max_cpm, LIMIT)
         # OpenRTB 2.6 3.2.1: `cur` lists the currencies allowed; absent, ours and the standard's default are.
         self._allowed = request.cur or (exchange.currency, "USD")
@@ -103,6 +105,19 @@ class Checks:
         """Give the group of bidders that share every floor with this one."""
         return self._groups[bidder]
 
+    def way(self, currency: str) -> Scale | None:
+        """Give the way between prices in a currency and the auction's own; None without a rate."""
+        return self._floors.way(currency)
+
+    def takes_seat(self, rules: BidderRules, seat: str) -> bool:
+        """Tell whether a bidder may bid for a seat, and the seat in this auction."""
+        request = self._request
+        return (
+            (not rules.seats or seat in rules.seats)
+            and (not request.seats or seat in request.seats)
+            and seat not in request.blocked_seats
+        )
+
     def open_terms(self, bidder: int, name: str, row: int, imp: Imp, currency: str) -> Terms | None:
         """Give the terms of an open bid that says no duration; None where there is no way to take one."""
         if currency not in self._allowed:
@@ -133,11 +148,7 @@ class Checks:
 
         # 3 seat
         seat, request = bid.seat, self._request
-        if (
-            (rules.seats and seat not in rules.seats)
-            or (request.seats and seat not in request.seats)
-            or seat in request.blocked_seats
-        ):
+        if not self.takes_seat(rules, seat):
             return rejected(LossReason.SEAT_BLOCKED)
 
         # 4 deal
@@ -180,7 +191,9 @@ class Checks:
         # 7 floor: found here, compared by the kernel
         terms = self._found(bidder, rules.name, row, imp, deal, format if seconds else 0, seconds, currency)
         if terms is None:
-            return rejected(LossReason.INTERNAL_ERROR)
+            weighed = self._floors.way(currency, self._floors.weight(rules.name, dealid or None, imp))
+            beyond = weighed is not None and weighed.ranked(price) > LIMIT
+            return rejected(LossReason.INVALID_BID if beyond else LossReason.INTERNAL_ERROR)
         # At 3 a bid ranks by what was agreed, whatever it bid above.
         ranked = terms.scale.ranked(price) if terms.agreed < 0 else terms.agreed
         if ranked > LIMIT:

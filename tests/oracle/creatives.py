@@ -129,7 +129,7 @@ NAMES_ONLY = re.compile(
     r"""
       \b(?:xmlns(?::[\w.-]+)?|xsi:(?:schemaLocation|noNamespaceSchemaLocation)) \s*=\s* (?:"[^"]*"|'[^']*')
     | <!DOCTYPE[^>]*>
-    | http://www\.w3\.org/[^\s"'<>]*
+    | http://www\.w3\.org/
     """,
     re.VERBOSE | re.IGNORECASE,
 )

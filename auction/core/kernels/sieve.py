@@ -40,7 +40,7 @@ IMPS: Final = 0  # how many; their cells stand behind the head
 REPLIES: Final = 1  # how many
 REPLIES_AT: Final = 2
 BIDS_MAX: Final = 3  # of one reply
-HIGHEST: Final = 4  # micros; a price above is held back
+UNFOLDED_MAX: Final = 4  # bytes of currency and seats in one reply, written out bid by bid
 WANTS_CRID: Final = 5
 TAXONOMY: Final = 6  # the one that categories are blocked in
 HOLDS_APPS: Final = 7  # a bid that names an app is held back
@@ -53,8 +53,7 @@ CATEGORIES: Final = 13  # where blocked categories begin; here domains end
 TEXTS_END: Final = 14
 FILTER_AT: Final = 15
 FILTER_BITS: Final = 16  # a power of two
-UNFOLDED_MAX: Final = 17  # bytes of currency and seats in one reply, written out bid by bid
-HEAD: Final = 18
+HEAD: Final = 17
 
 IMP_ID: Final = 0  # place and length in the texts
 IMP_ID_BYTES: Final = 1
@@ -77,9 +76,10 @@ END: Final = 1
 ORDER: Final = 2  # place of the bidder's name in byte order
 TERMS_AT: Final = 3  # a group of cells for each impression
 CURRENCY_BYTES: Final = 4
-HELD_WHOLE: Final = 5  # out: 1 if its bids have to be looked at together, 2 if there is too much of them
-BIDS: Final = 6  # out: how many rows it has
-REPLY_CELLS: Final = 7
+HIGHEST: Final = 5  # micros of its currency; a price above is held back
+HELD_WHOLE: Final = 6  # out: 1 if its bids have to be looked at together, 2 if there is too much of them
+BIDS: Final = 7  # out: how many rows it has
+REPLY_CELLS: Final = 8
 
 TOLD: Final = 0  # -1: hold back every bid on it
 COUNTED: Final = 1
@@ -95,7 +95,9 @@ ID_BYTES: Final = 4
 SEAT: Final = 5
 SEAT_BYTES: Final = 6
 HELD: Final = 7  # 1: held back, and its IMP is -1
-PLACE_CELLS: Final = 8
+CRID: Final = 8
+CRID_BYTES: Final = 9
+PLACE_CELLS: Final = 10
 
 _VARINT, _I64, _LEN, _GROUP, _GROUP_END, _I32 = 0, 1, 2, 3, 4, 5
 _BANNER, _VIDEO, _AUDIO, _NATIVE = 1, 2, 3, 4
@@ -301,7 +303,8 @@ def _hold(
 ) -> int:  # pragma: no cover
     """Read one bid; 0 if it needs no second look and its columns are written, 1 to hold it back."""
     id_at, id_bytes, imp_at, imp_bytes = 0, 0, 0, 0
-    adm, adm_bytes, nurl, nurl_bytes, crid_bytes, deal_bytes, app_bytes, language_bytes = 0, 0, 0, 0, 0, 0, 0, 0
+    adm, adm_bytes, nurl, nurl_bytes, crid, crid_bytes = 0, 0, 0, 0, 0, 0
+    deal_bytes, app_bytes, language_bytes = 0, 0, 0
     width, height, taxonomy, seconds, format = 0, 0, 1, -1, 0
     lists, odd = False, False
     at = start
@@ -321,7 +324,7 @@ def _hold(
             elif field == 7 or field == 11 or field == 15:
                 lists = True
             elif field == 10:
-                crid_bytes = size
+                crid, crid_bytes = at, size
             elif field == 13:
                 deal_bytes = size
             elif field == 14:
@@ -358,6 +361,8 @@ def _hold(
             at = _behind(data, at, wire_type)
     places[row * PLACE_CELLS + ID] = id_at
     places[row * PLACE_CELLS + ID_BYTES] = id_bytes
+    places[row * PLACE_CELLS + CRID] = crid
+    places[row * PLACE_CELLS + CRID_BYTES] = crid_bytes
     if odd or not id_bytes or deal_bytes or (sheet[WANTS_CRID] and not crid_bytes):
         return 1
     if (sheet[HOLDS_APPS] and app_bytes) or (sheet[HOLDS_LANGUAGES] and language_bytes):
@@ -365,7 +370,7 @@ def _hold(
     price = prices[row]
     nanos = _near_nanos(price) if 0 < price <= _PRICE_MAX else -1
     micros = nanos // NANOS_PER_MICRO
-    if nanos < NANOS_PER_MICRO or micros > sheet[HIGHEST]:
+    if nanos < NANOS_PER_MICRO or micros > sheet[reply + HIGHEST]:
         return 1
 
     imp = 0
