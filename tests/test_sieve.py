@@ -21,15 +21,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from auction.core.auction import CompiledRules, compile_rules, open_auction
-from auction.core.kernels.clear import COLUMNS, COMPETITOR
+from auction.core.kernels.clear import COLUMNS, COMPETITOR, TOLD_FLOOR
 from auction.core.offers import Offers
 from auction.core.openrtb import json as codec
 from auction.model.auction import Arrival, Auction, Encoding
 from auction.model.errors import InvalidReply, InvalidRequest
 from auction.model.fx import Fx
+from auction.model.money import CpmMicros
 from auction.model.reasons import LossReason
 from auction.model.reply import Reply, ReplyStatus
-from auction.model.rules import BidderRules, ExchangeRules, Limits, Rules
+from auction.model.rules import BidderRules, ExchangeRules, FloorModel, FloorRule, FloorRules, Limits, Rules
 from tests.fuzz import auctions, wire
 from tests.fuzz.ways import agreed, read, walked
 from tests.fuzz.wire import double, group, number, packed, text
@@ -159,6 +160,7 @@ RATIO: Json = {"imp": [{"id": "1", "banner": {"format": [{"w": 300, "h": 250}, {
 BATTR: Json = {"imp": [{"id": "1", "banner": {"battr": [6, -1]}}]}
 SEVERAL: Json = {"imp": [{"id": "1", "banner": {"battr": [6]}, "video": {}}]}
 POD: Json = {"imp": [{"id": "1", "video": {"poddur": 30}}]}
+PRICED_POD: Json = {"imp": [{"id": "1", "video": {"poddur": 30, "mincpmpersec": 0.01}}]}
 PRIVATE: Json = {"imp": [{"id": "1", "banner": {}, "pmp": {"private_auction": 1}}]}
 AUDIO: Json = {"imp": [{"id": "1", "audio": {"rqddurs": [15, 30]}}]}
 
@@ -302,6 +304,8 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "duration in a pod": (POD, BID + text(6, "v") + number(32, 0), THROUGH, None),
     "duration exact": (AUDIO, BID + number(32, 15), HELD, None),
     "duration between two exact": (AUDIO, BID + number(32, 16), HELD, FILTERED),
+    "duration 0 beside exact ones": (AUDIO, BID + number(32, 0), HELD, FILTERED),
+    "duration unsaid in a pod with floors by it": (PRICED_POD, BID + text(6, "v"), HELD, FILTERED),
     # identity
     "id empty": (BANNER, text(1, "") + text(2, "1") + double(3, 1.5), HELD, INVALID),
     "id last said": (BANNER, BID + text(1, "c"), THROUGH, None),
@@ -485,6 +489,34 @@ def test_a_reply_with_any_byte_changed_is_decided() -> None:
             whole[place] = byte
             decided(auction, [bytes(whole)])
         whole[place] = kept
+
+
+def test_bids_in_two_currencies_answer_to_their_own_floors() -> None:
+    request = {"cur": ["USD", "EUR"], "imp": [{"id": "1", "bidfloor": 1.4, "bidfloorcur": "EUR", "banner": {}}]}
+    in_usd, in_eur = answer(named("a")), text(4, "EUR") + answer(named("b"))
+    for bodies in ([in_usd, in_eur], [in_eur, in_usd]):
+        columns = decided(opened(request, bidders=2), bodies).columns.tolist()
+        told = columns[TOLD_FLOOR::COLUMNS]
+        assert {1_400_000, 1_555_556} == set(told)
+
+
+def test_bidders_that_a_floor_rule_names_answer_to_its_floors() -> None:
+    model = FloorModel(rules=(FloorRule(floor=CpmMicros(2_000_000), bidder="b"),))
+    bidders = tuple(BidderRules(name) for name in "abc")
+    rules = Rules(exchange=ExchangeRules(crid="off"), bidders=bidders, floors=FloorRules(models=(model,)))
+    body = json.dumps({"id": "r", **BANNER}).encode()
+    auction = open_auction(Arrival("A", 0, Encoding.JSON, body), compile_rules(rules))
+    made = decided(auction, [answer(BID)] * 3)
+    assert [0, 2_000_000, 0] == made.columns.tolist()[TOLD_FLOOR::COLUMNS]
+
+
+def test_a_bid_on_an_impression_that_another_was_asked_for_is_not_let_through() -> None:
+    bidders = (BidderRules("a"), BidderRules("b", media=("video",)))
+    rules = Rules(exchange=ExchangeRules(crid="off"), bidders=bidders)
+    request = {"id": "r", "imp": [{"id": "1", "banner": {}}, {"id": "2", "video": {}}]}
+    auction = open_auction(Arrival("A", 0, Encoding.JSON, json.dumps(request).encode()), compile_rules(rules))
+    first, second = decided(auction, [answer(BID)] * 2).replies
+    assert (False, True) == (bool(first.held), bool(second.held))
 
 
 def test_256_replies_are_decided() -> None:

@@ -21,7 +21,7 @@ from auction.model.reply import Reply, ReplyStatus
 from auction.model.rules import rules_from_canonical
 from tests.corpus import accepted, refused
 from tests.fuzz import auctions, mutations
-from tests.fuzz.auctions import seldom
+from tests.fuzz.auctions import pick, seldom
 
 FINDS = Path(__file__).parents[1] / "finds"
 
@@ -64,7 +64,7 @@ def made(seed: int, number: int) -> Case:
     replies = {}
     for invitation in auction.invitations:
         if seldom(r, 20):
-            replies[invitation.bidder] = Reply(invitation.bidder, r.choice(_SILENCES))
+            replies[invitation.bidder] = Reply(invitation.bidder, pick(r, _SILENCES))
             continue
         body = _reply(r, auction, asked)
         if invitation.encoding is Encoding.JSON:
@@ -82,10 +82,10 @@ def _arrival(r: Random, rules: CompiledRules) -> Arrival:
         if kind < 2:
             body = mutations.of_json(r, body)
     elif kind < 9:
-        body = r.choice(faulty) if seldom(r, 4) else r.choice(sound)
+        body = pick(r, faulty) if seldom(r, 4) else pick(r, sound)
         body = mutations.of_bytes(r, body, sound) if seldom(r, 3) else mutations.of_json(r, body)
     else:
-        body = r.choice(messages)
+        body = pick(r, messages)
     if not in_json and kind != 9:
         try:
             body = codec.request_bytes(body, lenient=True, depth=32).message
@@ -93,14 +93,14 @@ def _arrival(r: Random, rules: CompiledRules) -> Arrival:
             in_json = True
     if not in_json and not seldom(r, 3):
         body = mutations.of_bytes(r, body, messages) if seldom(r, 4) else mutations.of_message(r, body)
-    timeout_ms = r.choice((0, 1, 30, -5)) if seldom(r, 30) else None
+    timeout_ms = pick(r, (0, 1, 30, -5)) if seldom(r, 30) else None
     return Arrival("A", 0, Encoding.JSON if in_json else Encoding.PROTOBUF, body, timeout_ms, explain=seldom(r, 2))
 
 
 def _reply(r: Random, auction: Auction[CompiledRules], asked: auctions.Json) -> bytes:
     rules = auction.rules.rules
     ours = rules.exchange.currency
-    currency = ours if not auction.request.cur or ours in auction.request.cur else r.choice(auction.request.cur)
+    currency = ours if not auction.request.cur or ours in auction.request.cur else pick(r, auction.request.cur)
     body = auctions.reply(r, asked, currency, rules.limits.bids_per_reply)
     if seldom(r, 3):
         body = mutations.of_bytes(r, body, [body]) if seldom(r, 4) else mutations.of_message(r, body)

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from tests.fuzz import wire
-from tests.fuzz.auctions import PRICES, seldom
+from tests.fuzz.auctions import PRICES, pick, seldom
 
 ODD: tuple[Any, ...] = (
     None, True, False, 0, 1, 2, 3, 5, -1, -0.0, 0.5, 1e-7, 1e9, 1e308, 10**9 + 1, 2**31 - 1, 2**31, 2**32, 2**63, 2**64,
@@ -34,14 +34,14 @@ DEPTHS = (8, 31, 33, 99, 101, 2000)
 def of_bytes(r: Random, body: bytes, others: list[bytes]) -> bytes:
     """Change a few places of a body, or take a part of another."""
     made = bytearray(body)
-    for _ in range(r.choice((1, 1, 2, 3, 8))):
+    for _ in range(pick(r, (1, 1, 2, 3, 8))):
         at = r.randint(0, len(made))
-        size = r.choice((1, 1, 1, 2, 4, r.randint(0, 64)))
+        size = pick(r, (1, 1, 1, 2, 4, r.randint(0, 64)))
         match r.randrange(8):
             case 0 if at < len(made):
                 made[at] ^= 1 << r.randrange(8)
             case 1 if at < len(made):
-                made[at] = r.choice((0, 1, 10, 32, 34, 44, 91, 92, 123, 125, 127, 128, 255))
+                made[at] = pick(r, (0, 1, 10, 32, 34, 44, 91, 92, 123, 125, 127, 128, 255))
             case 2:
                 del made[at : at + size]
             case 3:
@@ -50,13 +50,13 @@ def of_bytes(r: Random, body: bytes, others: list[bytes]) -> bytes:
                 start = r.randint(0, len(made))
                 made[at:at] = made[start : start + size]
             case 5:
-                other = r.choice(others)
+                other = pick(r, others)
                 start = r.randint(0, len(other))
                 made[at : at + size] = other[start : start + size]
             case 6 if seldom(r, 3):
                 del made[at:]
             case _:
-                made[at : at + size] = wire.varint(r.choice((0, 1, 127, 128, 2**31, 2**32, 2**63, -1)))
+                made[at : at + size] = wire.varint(pick(r, (0, 1, 127, 128, 2**31, 2**32, 2**63, -1)))
     return bytes(made)
 
 
@@ -66,7 +66,7 @@ def of_json(r: Random, body: bytes) -> bytes:
         value = json.loads(body)
     except (ValueError, RecursionError):
         return body
-    for _ in range(r.choice((1, 1, 1, 2, 3))):
+    for _ in range(pick(r, (1, 1, 1, 2, 3))):
         value = _changed(r, value)
     text = json.dumps(value, ensure_ascii=seldom(r, 2))
     return text.encode(errors="replace")
@@ -76,16 +76,16 @@ def _changed(r: Random, value: Any) -> Any:
     """Change one place of a value, the deeper the likelier; what is given stays what it was."""
     if isinstance(value, dict) and value and not seldom(r, 8):
         made = dict(value)
-        name = r.choice(list(made))
+        name = pick(r, list(made))
         match r.randrange(12):
             case 0:
                 del made[name]
             case 1:
-                made[r.choice(MEMBERS)] = made.pop(name)
+                made[pick(r, MEMBERS)] = made.pop(name)
             case 2:
-                made[r.choice(MEMBERS)] = _odd(r)
+                made[pick(r, MEMBERS)] = _odd(r)
             case 3:
-                made[name] = made[r.choice(list(made))]
+                made[name] = made[pick(r, list(made))]
             case _:
                 made[name] = _changed(r, made[name])
         return made
@@ -98,28 +98,26 @@ def _changed(r: Random, value: Any) -> Any:
             case 1:
                 listed.insert(at, listed[r.randrange(len(listed))])
             case 2 if seldom(r, 4):
-                listed = listed * r.choice((2, 40, 70))
+                listed = listed * pick(r, (2, 40, 70))
             case 3:
                 listed.append(_odd(r))
             case _:
                 listed[at] = _changed(r, listed[at])
         return listed
     if isinstance(value, float | int) and not isinstance(value, bool) and seldom(r, 2):
-        return r.choice(
-            (value + 1, value - 1, -value, value * 2, str(value), float(value) if abs(value) < 2**63 else 0)
-        )
+        return pick(r, (value + 1, value - 1, -value, value * 2, str(value), float(value) if abs(value) < 2**63 else 0))
     if isinstance(value, str) and seldom(r, 2):
-        return r.choice((value.upper(), value + " ", value[:-1], value + ".", value * 2, f"www.{value}"))
+        return pick(r, (value.upper(), value + " ", value[:-1], value + ".", value * 2, f"www.{value}"))
     return _odd(r)
 
 
 def _odd(r: Random) -> Any:
     if seldom(r, 60):
         nested: Any = 1
-        for _ in range(r.choice(DEPTHS) % 500):
+        for _ in range(pick(r, DEPTHS) % 500):
             nested = {"ext": nested} if seldom(r, 2) else [nested]
         return nested
-    return r.choice(ODD) if not seldom(r, 6) else r.choice(PRICES)
+    return pick(r, ODD) if not seldom(r, 6) else pick(r, PRICES)
 
 
 Fields = list[tuple[int, int, bytes]]
@@ -165,7 +163,7 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
 
 def of_message(r: Random, body: bytes) -> bytes:
     """Change a field or two of a message, at any depth; what is no message is changed byte by byte."""
-    for _ in range(r.choice((1, 1, 1, 2, 3))):
+    for _ in range(pick(r, (1, 1, 1, 2, 3))):
         body = _of_message(r, body)
     return body
 
@@ -190,15 +188,15 @@ def _of_message(r: Random, body: bytes) -> bytes:
         case 2:
             r.shuffle(found)
         case 3:
-            found[at] = (r.choice((number + 1, number - 1 or 1, r.randint(1, 120), 536_870_911)), wire_type, value)
+            found[at] = (pick(r, (number + 1, number - 1 or 1, r.randint(1, 120), 536_870_911)), wire_type, value)
         case 4:
-            return _joined(found[:at]) + wire.group(r.choice((number, 60)), _joined(found[at:])) + _joined(found[:at])
+            return _joined(found[:at]) + wire.group(pick(r, (number, 60)), _joined(found[at:])) + _joined(found[:at])
         case 5:
             return _joined(found[:at]) + wire.key(number, wire_type, r.randint(1, 5)) + value + _joined(found[at + 1 :])
         case 6:
             return _joined(found[:at]) + r.randbytes(r.randint(1, 3)) + _joined(found[at:])
         case 7 if seldom(r, 4):
-            found[at:at] = [found[at]] * r.choice((3, 70, 101))
+            found[at:at] = [found[at]] * pick(r, (3, 70, 101))
         case _:
             found[at] = _revalued(r, number, wire_type)
     return _joined(found)
@@ -206,24 +204,24 @@ def _of_message(r: Random, body: bytes) -> bytes:
 
 def _revalued(r: Random, number: int, wire_type: int) -> tuple[int, int, bytes]:
     if seldom(r, 5):
-        wire_type = r.choice((wire.VARINT, wire.I64, wire.LEN, wire.I32))
+        wire_type = pick(r, (wire.VARINT, wire.I64, wire.LEN, wire.I32))
     if wire_type == wire.VARINT:
         odd = (0, 1, 2, 3, 4, 5, 6, -1, 300, 2**31 - 1, 2**31, 2**32 + 1, -(2**31), 2**63)
-        return number, wire_type, wire.varint(r.choice(odd), r.choice((0, 0, 0, 1, 4)))
+        return number, wire_type, wire.varint(pick(r, odd), pick(r, (0, 0, 0, 1, 4)))
     if wire_type == wire.I64:
-        return number, wire_type, wire.double(1, r.choice(PRICES))[1:]
+        return number, wire_type, wire.double(1, pick(r, PRICES))[1:]
     if wire_type == wire.I32:
         return number, wire_type, r.randbytes(4)
     return (
         number,
         wire_type,
-        wire.text(1, r.choice((b"", b"\x80", b"\x08\x01", "é".encode(), b"1", r.randbytes(3))))[1:],
+        wire.text(1, pick(r, (b"", b"\x80", b"\x08\x01", "é".encode(), b"1", r.randbytes(3))))[1:],
     )
 
 
 def _text(r: Random, inner: bytes) -> bytes:
     options = (inner[:-1], inner + b".", inner.upper(), b"", b"www." + inner, inner * 2, b"\xff" + inner, b"USD", b"1")
-    return r.choice(options)
+    return pick(r, options)
 
 
 def _joined(found: Fields) -> bytes:
