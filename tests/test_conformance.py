@@ -109,6 +109,25 @@ def test_documented_example_is_what_is_decided() -> None:
     assert compared(answered) == compared(oracle.decide(case))
 
 
+def test_documented_reasons_and_statuses_are_those_of_the_vectors() -> None:
+    document = (VECTORS.parent / "docs" / "conformance.md").read_text()
+    documented = {
+        (int(reason), int(status))
+        for reason, status in re.findall(r"^\| [^|]+ \| (\d+)[^|]*\| (\d+) \|$", document, re.MULTILINE)
+    }
+    found = set()
+    for path in VECTORS.glob("*.json"):
+        expect = json.loads(path.read_text())["expect"]
+        rejected = [non_bid for non_bid in expect.get("non_bids", []) if non_bid["bid"] is not None]
+        told_of = [bid for imp in expect.get("imp", []) for bid in imp["bids"]] + expect.get("unplaced", [])
+        reasons = [(bid["bidder"], bid["seat"], bid["id"], bid["loss_reason"]) for bid in told_of]
+        lost = [one for one in reasons if one[-1] not in (0, 102, 103)]
+        # Both lists are bidder by bidder, in the order of the reply; bids placed nowhere come last among those told of.
+        if not expect.get("unplaced") and len(expect.get("imp", [])) == 1:
+            found |= {(bid[-1], non_bid["status"]) for bid, non_bid in zip(lost, rejected, strict=True)}
+    assert documented == found
+
+
 def test_every_vector_names_its_source() -> None:
     known = re.compile(
         r"OpenRTB 2\.6 section [\d.]+|OpenRTB (loss|no-bid) reasons|ISO 4217|industry practice|arithmetic|policy"
