@@ -11,6 +11,7 @@ from pathlib import Path
 
 from auction.edge.metrics import markdown
 from benchmarks.results import table
+from deploy import values
 from tests import vectors
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,9 +29,12 @@ def compile_contract(target: Path) -> None:
 def documents() -> dict[Path, str]:
     """Give each document that holds generated tables, with the tables as they should be, and each vector."""
     operations, benchmarks = ROOT / "docs" / "operations.md", ROOT / "docs" / "benchmarks.md"
+    chart = values.CHART / "README.md"
     return {
         operations: between(operations.read_text(), "metrics", markdown()),
         benchmarks: between(benchmarks.read_text(), "results", table()),
+        chart: between(chart.read_text(), "values", values.table()),
+        values.CHART / "values.schema.json": values.schema(),
         **vectors.documents(),
     }
 

@@ -1,0 +1,182 @@
+{{/* A Deployment of servers. Takes root, track, name, image, config, and replicas or null where something scales it. */}}
+{{- define "auction.deployment" -}}
+{{- $values := .root.Values -}}
+{{- if gt (int $values.workers) 1 -}}
+{{- fail (printf "workers: expected 1, was %d: the server runs one process a pod and has no setting for more; raise replicas" (int $values.workers)) -}}
+{{- end -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "auction.labels" .root | nindent 4 }}
+    app.kubernetes.io/component: server
+    track: {{ .track }}
+spec:
+  {{- if not (kindIs "invalid" .replicas) }}
+  replicas: {{ .replicas }}
+  {{- end }}
+  minReadySeconds: {{ $values.rollout.minReadySeconds }}
+  revisionHistoryLimit: {{ $values.rollout.revisionHistoryLimit }}
+  progressDeadlineSeconds: {{ $values.rollout.progressDeadlineSeconds }}
+  strategy:
+    type: RollingUpdate
+    rollingUpdate:
+      maxUnavailable: {{ $values.rollout.maxUnavailable }}
+      maxSurge: {{ $values.rollout.maxSurge }}
+  selector:
+    matchLabels:
+      {{- include "auction.shared" .root | nindent 6 }}
+      track: {{ .track }}
+  template:
+    metadata:
+      labels:
+        {{- with $values.podLabels }}{{- toYaml . | nindent 8 }}{{- end }}
+        {{- include "auction.shared" .root | nindent 8 }}
+        track: {{ .track }}
+      annotations:
+        {{- with $values.podAnnotations }}{{- toYaml . | nindent 8 }}{{- end }}
+        checksum/config: {{ include "auction.checksum" . }}
+    spec:
+      serviceAccountName: {{ $values.serviceAccounts.server.name }}
+      automountServiceAccountToken: {{ $values.automountServiceAccountToken }}
+      # A Service called `auction` would otherwise be told in variables that look like settings.
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: {{ include "auction.terminationSeconds" .root }}
+      {{- with $values.imagePullSecrets }}
+      imagePullSecrets: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $values.scheduling.priorityClassName }}
+      priorityClassName: {{ . }}
+      {{- end }}
+      {{- with $values.scheduling.nodeSelector }}
+      nodeSelector: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $values.scheduling.tolerations }}
+      tolerations: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $values.dnsConfig }}
+      dnsConfig: {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- if ne $values.scheduling.zoneSpread "off" }}
+      topologySpreadConstraints:
+        - topologyKey: topology.kubernetes.io/zone
+          maxSkew: 1
+          whenUnsatisfiable: {{ $values.scheduling.zoneSpread }}
+          matchLabelKeys: [pod-template-hash]
+          labelSelector:
+            matchLabels:
+              {{- include "auction.shared" .root | nindent 14 }}
+              track: {{ .track }}
+      {{- end }}
+      {{- if $values.scheduling.hostAntiAffinity }}
+      affinity:
+        podAntiAffinity:
+          preferredDuringSchedulingIgnoredDuringExecution:
+            - weight: 100
+              podAffinityTerm:
+                topologyKey: kubernetes.io/hostname
+                labelSelector:
+                  matchLabels:
+                    {{- include "auction.shared" .root | nindent 20 }}
+      {{- end }}
+      securityContext:
+        runAsNonRoot: true
+        runAsUser: 65532
+        runAsGroup: 65532
+        fsGroup: 65532
+        seccompProfile: {type: RuntimeDefault}
+      containers:
+        - name: server
+          image: {{ include "auction.image" . | quote }}
+          imagePullPolicy: {{ $values.image.pullPolicy }}
+          args:
+            - serve
+            - --config
+            - /etc/auction/auction.yaml
+            {{- with $values.extraArgs }}{{- toYaml . | nindent 12 }}{{- end }}
+          {{- $secrets := include "auction.bidderSecrets" . }}
+          {{- if or $secrets $values.extraEnv }}
+          env:
+            {{- $secrets | nindent 12 }}
+            {{- with $values.extraEnv }}{{- toYaml . | nindent 12 }}{{- end }}
+          {{- end }}
+          ports:
+            - {name: grpc, containerPort: 7400}
+            - {name: http, containerPort: 7480}
+          {{- $http := eq $values.probes.kind "http" }}
+          {{- $tcp := eq $values.probes.kind "tcp" }}
+          readinessProbe:
+            {{- if $http }}
+            httpGet: {path: /readyz, port: http}
+            {{- else if $tcp }}
+            tcpSocket: {port: grpc}
+            {{- else }}
+            grpc: {port: 7400, service: auction}
+            {{- end }}
+            timeoutSeconds: {{ $values.probes.timeoutSeconds }}
+            periodSeconds: {{ $values.probes.periodSeconds }}
+            failureThreshold: {{ $values.probes.failureThreshold }}
+          livenessProbe:
+            {{- $alive := dict "tcpSocket" (dict "port" "grpc") }}
+            {{- if not $tcp }}{{- $alive = dict "httpGet" (dict "path" "/healthz" "port" "http") }}{{- end }}
+            {{- toYaml $alive | nindent 12 }}
+            timeoutSeconds: {{ $values.probes.timeoutSeconds }}
+            periodSeconds: {{ $values.probes.periodSeconds }}
+            failureThreshold: {{ $values.probes.failureThreshold }}
+          # Kernels are loaded before a port is bound; nobody is restarted for that.
+          startupProbe:
+            {{- toYaml $alive | nindent 12 }}
+            timeoutSeconds: {{ $values.probes.timeoutSeconds }}
+            periodSeconds: {{ $values.probes.periodSeconds }}
+            failureThreshold: {{ $values.probes.startupFailureThreshold }}
+          {{- if $values.drain.preStopSeconds }}
+          lifecycle:
+            preStop:
+              {{- if eq $values.drain.preStop "exec" }}
+              exec: {command: [sleep, {{ $values.drain.preStopSeconds | quote }}]}
+              {{- else }}
+              sleep: {seconds: {{ $values.drain.preStopSeconds }}}
+              {{- end }}
+          {{- end }}
+          resources: {{- toYaml $values.resources | nindent 12 }}
+          securityContext:
+            allowPrivilegeEscalation: false
+            readOnlyRootFilesystem: true
+            capabilities: {drop: [ALL]}
+          volumeMounts:
+            # The directory and not one file: a file mounted by subPath is never changed.
+            - {name: config, mountPath: /etc/auction, readOnly: true}
+            - {name: tmp, mountPath: /tmp}
+            {{- if $values.eventLog.enabled }}
+            - {name: log, mountPath: {{ $values.eventLog.path | quote }}}
+            {{- end }}
+            {{- with $values.extraVolumeMounts }}{{- toYaml . | nindent 12 }}{{- end }}
+        {{- with $values.extraContainers }}{{- toYaml . | nindent 8 }}{{- end }}
+      volumes:
+        - name: config
+          configMap: {name: {{ .name }}}
+        - name: tmp
+          emptyDir: {sizeLimit: {{ $values.tmpSizeMi }}Mi}
+        {{- if $values.eventLog.enabled }}
+        - name: log
+          emptyDir: {sizeLimit: {{ $values.eventLog.sizeMi }}Mi}
+        {{- end }}
+        {{- with $values.extraVolumes }}{{- toYaml . | nindent 8 }}{{- end }}
+{{- end -}}
+
+{{/* The ConfigMap of a Deployment. */}}
+{{- define "auction.configmap" -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "auction.labels" .root | nindent 4 }}
+    track: {{ .track }}
+data:
+  auction.yaml: |
+    {{- include "auction.config" . | nindent 4 }}
+{{- end -}}
