@@ -157,6 +157,7 @@ SECURE: Json = {"imp": [{"id": "1", "secure": 1, "banner": {}}]}
 SIZED: Json = {"imp": [{"id": "1", "banner": {"w": 300, "h": 250}}]}
 SIZES: Json = {"imp": [{"id": "1", "banner": {"format": [{"w": 300, "h": 250}, {"w": 320, "h": 50}]}}]}
 RATIO: Json = {"imp": [{"id": "1", "banner": {"format": [{"w": 300, "h": 250}, {"wratio": 1, "hratio": 1}]}}]}
+RATIO_ALONE: Json = {"imp": [{"id": "1", "banner": {"format": [{"wratio": 1, "hratio": 1}]}}]}
 BATTR: Json = {"imp": [{"id": "1", "banner": {"battr": [6, -1]}}]}
 SEVERAL: Json = {"imp": [{"id": "1", "banner": {"battr": [6]}, "video": {}}]}
 POD: Json = {"imp": [{"id": "1", "video": {"poddur": 30}}]}
@@ -269,6 +270,9 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "size negative of two": (SIZES, BID + number(16, -320) + number(17, 50), HELD, SIZE),
     "size of a ratio": (RATIO, BID + number(16, 77) + number(17, 77), HELD, None),
     "size beside a ratio": (RATIO, BID + number(16, 300) + number(17, 250), THROUGH, None),
+    "size of a ratio alone": (RATIO_ALONE, BID + number(16, 77) + number(17, 77), HELD, None),
+    "size of no ratio": (RATIO_ALONE, BID + number(16, 77) + number(17, 78), HELD, SIZE),
+    "size absent of a ratio alone": (RATIO_ALONE, BID, HELD, SIZE),
     "size absent beside a ratio": (RATIO, BID, HELD, SIZE),
     "size nobody asked for": (BANNER, BID + number(16, 7) + number(17, -7), HELD, None),
     "size in 33 bits": (SIZED, BID + number(16, 2**32 + 300) + number(17, 250), HELD, None),
@@ -318,6 +322,8 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "deal taken back": (BANNER, BID + text(13, "d") + text(13, ""), THROUGH, None),
     "private": (PRIVATE, BID, HELD, LossReason.INVALID_DEAL),
     "seat not allowed": (with_(BANNER, wseat=["s"]), BID, HELD, LossReason.SEAT_BLOCKED),
+    "seat none, and none blocked": (with_(BANNER, bseat=[""]), BID, HELD, LossReason.SEAT_BLOCKED),
+    "seat none, and another blocked": (with_(BANNER, bseat=["s"]), BID, THROUGH, None),
     # what nobody knows
     "group": (BANNER, group(60) + BID + group(1, group(2) + text(1, "x")), THROUGH, None),
     "unknown fields": (BANNER, BID + text(60, "x") + number(61, -1) + double(62, 1.0), THROUGH, None),
@@ -471,6 +477,14 @@ def test_too_many_bids_or_too_long_names_are_a_reply_of_no_bid() -> None:
         body = text(1, "r") + seatbid(named("a"), named("b"), seat="s" * seat_bytes)
         (reply,) = decided(opened(BANNER, limits=Limits(reply_bytes=400)), [body]).replies
         assert excessive == reply.excessive
+
+
+def test_a_bid_without_price_takes_none_of_a_reply_that_was_too_large() -> None:
+    too_large = answer(named("a", 5.0), named("b", 5.0))
+    made = decided(
+        opened(BANNER, bidders=2, limits=Limits(bids_per_reply=1)), [too_large, answer(text(1, "c") + text(2, "1"))]
+    )
+    assert [LossReason.MISSING_PRICE] == [verdict.reason for verdict in made.replies[1].held.values()]
 
 
 def test_a_reply_cut_anywhere_is_decided() -> None:
