@@ -267,7 +267,7 @@ metrics: {}
         ("server: {port: !!int x}", "server.port: expected a plain value, was one with a tag"),
         ("server: {port: !port 80}", "server.port: expected a plain value, was one with a tag"),
         ("[1]", "expected sections, was a list"),
-        ("a: b: c", "not YAML: mapping values are not allowed here"),
+        ("a: b: c", "not YAML: mapping values are not allowed in this context"),
         ("--- {}\n--- {}", "not YAML: but found another document"),
         ("\0", "not YAML: a character that no text has"),
         (b"\xff", "expected UTF-8, was not at byte 0"),
@@ -289,7 +289,7 @@ def test_what_yaml_can_repeat_and_nest_is_bounded(tmp_path: Path) -> None:
     tenfold = "\n".join(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 20)}]" for level in range(1, 6))
     assert any("expected at most 400000 values, was more" in line for line in faults(tmp_path, f"a0: &a0 x\n{tenfold}"))
     assert any("expected at most 8 levels" in line for line in faults(tmp_path, "a: &a\n  b: *a\n"))
-    assert any("nested too deeply" in line for line in faults(tmp_path, "[" * 100_000))
+    assert any("exceeded maximum nesting depth" in line for line in faults(tmp_path, "[" * 100_000))
 
 
 def test_a_section_without_a_word_in_it_is_at_its_defaults(tmp_path: Path) -> None:
@@ -332,6 +332,15 @@ def test_any_value_in_any_place_is_accepted_or_named(data: st.DataObject) -> Non
 # The environment
 
 
+def test_headers_can_be_set_as_a_whole(tmp_path: Path) -> None:
+    found = config(
+        tmp_path,
+        "bidders: [{name: a, grpc: 'a:1', headers: {x-key: b}}]",
+        AUCTION_BIDDERS__0__HEADERS="{x-token: c}",
+    )
+    assert {"x-token": "c"} == found.bidders[0].headers
+
+
 def test_lists_are_set_by_index_and_grow_by_one(tmp_path: Path) -> None:
     bidders = config(
         tmp_path,
@@ -359,6 +368,12 @@ def test_lists_are_set_by_index_and_grow_by_one(tmp_path: Path) -> None:
         ("AUCTION_EXCHANGE__MAX_CPM", "", lambda found: found.exchange.max_cpm is None),
         ("AUCTION_FX__RATES__JPY", "150", lambda found: found.fx.rates == {"JPY": "150"}),
         ("AUCTION_FX", "{id: x}", lambda found: found.fx.id == "x"),
+        (
+            "AUCTION_BIDDERS__0",
+            "{name: a, grpc: 'a:1'}",
+            lambda found: [(one.name, one.grpc) for one in found.bidders] == [("a", "a:1")],
+        ),
+        ("AUCTION_FLOORS__RULES__0", "{floor: 1}", lambda found: found.floors.rules[0].floor == 1_000_000),
         ("AUCTION_LOG__DIR", "/tmp/log", lambda found: found.log.dir == "/tmp/log"),
         ("AUCTION_LOG__DIR", "", lambda found: found.log.dir is None),
         ("PATH", "x", lambda found: found == load(None, {})),
@@ -384,6 +399,11 @@ def test_a_setting_is_named_in_the_environment_by_its_path(name: str, text: str,
             "AUCTION_SERVER__PORT__X: unknown setting; did you mean AUCTION_SERVER__PORT?",
         ),
         ("AUCTION_", "1", "AUCTION_: unknown setting"),
+        (
+            "AUCTION_SERVER__PORT",
+            "\udcff",
+            "server.port: not YAML: a character that no text has (AUCTION_SERVER__PORT)",
+        ),
         ("AUCTION_SERVER__PORT", "x", 'server.port: expected 0 to 65535, was "x" (AUCTION_SERVER__PORT)'),
         (
             "AUCTION_BIDDERS__1__NAME",
@@ -393,7 +413,7 @@ def test_a_setting_is_named_in_the_environment_by_its_path(name: str, text: str,
         (
             "AUCTION_EXCHANGE__INCREMENT",
             "{USD: 1",
-            "exchange.increment: not YAML: expected ',' or '}', but got '<stream end>' (AUCTION_EXCHANGE__INCREMENT)",
+            "exchange.increment: not YAML: did not find expected ',' or '}' (AUCTION_EXCHANGE__INCREMENT)",
         ),
     ],
 )
@@ -714,11 +734,89 @@ def test_floors_and_adjustments_are_read_so_that_equal_meaning_is_equal_rules(tm
             "floors: {rules: [{deviceType: phone, floor: 1}]}",
             'floors.rules[0].deviceType: expected the number of a device type, was "phone" (FILE:1)',
         ),
+        (
+            "floors: {rules: [{bidder: dsp-b, floor: 1}]}",
+            'floors.rules[0].bidder: expected the name of a bidder, was "dsp-b"; did you mean dsp-a? (FILE:1)',
+        ),
+        (
+            "floors: {models: [{weight: 0}]}",
+            "floors.models[0].weight: expected 1 to 1000000, was 0 (FILE:1)",
+        ),
+        ("floors: {rules: [{domain: ., floor: 1}]}", 'floors.rules[0].domain: expected a domain, was "." (FILE:1)'),
+        ("exchange: {size: strict}", 'exchange.size: expected enforce, warn or off, was "strict" (FILE:1)'),
         ("floors: {rules: [{size: 300x250}]}", "floors.rules[0].floor: expected a value, was nothing (FILE:1)"),
     ],
 )
 def test_a_market_that_cannot_be_is_told_with_its_setting(tmp_path: Path, text: str, fault: str) -> None:
     assert [fault] == faults(tmp_path, f"{text}\nbidders: [{{name: dsp-a, grpc: 'dsp-a:1'}}]\n")
+
+
+def test_what_is_at_odds_is_told_beside_what_is_wrong_in_itself(tmp_path: Path) -> None:
+    text = """\
+exchange:
+  soft_floor: -1
+  bid_adjustments:
+  - {multiplier: 0}
+  - {media: video}
+floors:
+  models:
+  - rules:
+    - {floor: 1}
+    - {floor: x}
+    - {country: "*", floor: 2}
+    - {bidder: dsp-c, floor: 2}
+  default: 1
+bidders:
+- {name: dsp-a, grpc: "dsp-a"}
+"""
+    assert faults(tmp_path, text) == [
+        "exchange.soft_floor: expected an amount >= 0, was -1 (FILE:2)",
+        "exchange.bid_adjustments[0].multiplier: expected more than 0, at most 10, was 0 (FILE:4)",
+        "exchange.bid_adjustments[1]: expected multiplier or subtract, was neither (FILE:5)",
+        "floors.models: expected models or default, was both (FILE:7)",
+        'floors.models[0].rules[1].floor: expected a decimal, was "x" (FILE:10)',
+        "floors.models[0].rules[2]: expected keys of its own, has those of floors.models[0].rules[0] (FILE:11)",
+        'floors.models[0].rules[3].bidder: expected the name of a bidder, was "dsp-c"; did you mean dsp-a? (FILE:12)',
+        'bidders[0].grpc: expected host:port, was "dsp-a" (FILE:15)',
+    ]
+
+
+def test_floors_without_a_rule_and_in_several_models_are_read(tmp_path: Path) -> None:
+    alone = config(tmp_path, "floors: {default: 0}").rules().floors
+    assert (FloorModel(default=CpmMicros(0)),) == alone.models
+    text = "floors: {models: [{name: a, weight: 9, default: 1}, {rules: [{mediaType: audio, floor: 2}]}]}"
+    assert config(tmp_path, text).rules().floors.models == (
+        FloorModel("a", 9, CpmMicros(1_000_000)),
+        FloorModel(rules=(FloorRule(CpmMicros(2_000_000), media_type="audio"),)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "exchange: {bid_adjustments: [" + "{multiplier: 1}," * 1001 + "]}",
+            "exchange.bid_adjustments: expected a list of at most 1000, was one of 1001",
+        ),
+        ("floors: {models: [" + "{}," * 11 + "]}", "floors.models: expected a list of at most 10, was one of 11"),
+        (
+            "floors: {rules: [" + ",".join(f"{{tagid: t{row}, floor: 1}}" for row in range(20_001)) + "]}",
+            "floors.rules: expected a list of at most 20000, was one of 20001",
+        ),
+        (
+            f"bidders: [{{name: a, grpc: 'a:1', seats: [{', '.join(f's{row}' for row in range(1001))}]}}]",
+            "bidders[0].seats: expected a list of at most 1000, was one of 1001",
+        ),
+        (
+            "bidders:\n"
+            f"- {{name: b0, grpc: 'b:1', blocked_creatives: &all [{', '.join(f'{n:01000}x' for n in range(1000))}]}}\n"
+            + "".join(f"- {{name: b{row}, grpc: 'b:1', blocked_creatives: *all}}\n" for row in range(1, 10)),
+            "expected rules of at most 8388608 bytes in a record, was 1004",
+        ),
+    ],
+)
+def test_more_than_a_record_of_rules_should_hold_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    assert any(line.startswith(said) for line in faults(tmp_path, text))
 
 
 def test_ten_thousand_floor_rules_are_read(tmp_path: Path) -> None:

@@ -6,20 +6,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from auction.config.changes import laid_over, settings_of
 from auction.config.faults import ConfigFaults, Fault, Path, dotted, shown
-from auction.config.settings import Bidder, Config, Floor, every_setting, expected, schema, schema_at
+from auction.config.settings import (
+    BIDDERS_MAX,
+    Adjustment,
+    Bidder,
+    Config,
+    Floor,
+    every_setting,
+    expected,
+    schema,
+    schema_at,
+)
 from auction.config.sources import FILE_BYTES_MAX, Values, read_environment, read_file
+from auction.edge.eventlog import PAYLOAD_BYTES_MAX
 from auction.model.money import CpmMicros
 from auction.model.rules import FloorRule, Rules
 
@@ -50,6 +63,8 @@ _FIXED = ("server", "log")
 _FIXED_LIMITS = {"request_bytes", "inflation_ratio"}
 # What a case may say of the rules, in the words of the configuration; rates of `fx` stand directly under it.
 _OF_A_CASE = ("exchange", "floors", "bidders", "limits")
+# Half of what a frame of the log holds: rates of every currency and a later version's settings fit beside it.
+RULES_BYTES_MAX = PAYLOAD_BYTES_MAX // 2
 
 
 def load(path: FilePath | None, environ: Mapping[str, str]) -> Config:
@@ -143,8 +158,8 @@ def _checked(values: Values, addresses: bool = True) -> Config:
         # A default that depends on a setting which is wrong is not a second fault.
         errors = [error for error in refused.errors() if error["type"] != "default_factory_not_called"]
         faults += (_fault(error["type"], error["loc"], error.get("ctx", {}), values) for error in errors)
-    if config is not None:
-        faults += (Fault(dotted(path), message, origin=values.origin(path)) for path, message in _at_odds(config))
+    if config is not None and (size := len(config.rules().canonical())) > RULES_BYTES_MAX:
+        faults.append(Fault("", f"expected rules of at most {RULES_BYTES_MAX} bytes in a record, was {size}"))
     if config is None or faults:
         raise ConfigFaults(sorted(faults, key=_line))
     return config
@@ -223,36 +238,53 @@ def _contradictions(values: Values, addresses: bool) -> Iterator[Fault]:
         ways = [way for way in ("grpc", "http") if bidder.get(way) is not None]
         if addresses and len(ways) != 1:
             yield fault(("bidders", row), f"expected grpc or http, was {' and '.join(ways) or 'neither'}")
+    known = frozenset(first)
+    for path, message in (*_adjustments_at_odds(values.tree, known), *_floors_at_odds(values.tree, known)):
+        yield fault(path, message)
 
 
-def _at_odds(config: Config) -> Iterator[tuple[Path, str]]:
-    """Find settings that are right in themselves and wrong together."""
-    known = {bidder.name for bidder in config.bidders}
-    for row, adjustment in enumerate(config.exchange.bid_adjustments):
-        at: Path = ("exchange", "bid_adjustments", row)
+def _adjustments_at_odds(tree: Any, bidders: frozenset[str]) -> Iterator[tuple[Path, str]]:
+    for at, adjustment in _rows(tree, ("exchange", "bid_adjustments"), Adjustment):
         if adjustment.multiplier is not None and adjustment.subtract is not None:
             yield at, "expected multiplier or subtract, was both"
         if adjustment.multiplier is None and adjustment.subtract is None:
             yield at, "expected multiplier or subtract, was neither"
-        if adjustment.bidder is not None and adjustment.bidder not in known:
-            yield (*at, "bidder"), _nobody(adjustment.bidder, known)
-    floors = config.floors
-    if floors.models and (floors.rules or floors.default is not None):
-        yield ("floors", "models"), f"expected models or {'rules' if floors.rules else 'default'}, was both"
-    lists: list[tuple[Path, Sequence[Floor]]] = [(("floors", "rules"), floors.rules)]
-    lists += [(("floors", "models", row, "rules"), model.rules) for row, model in enumerate(floors.models)]
-    for at, rules in lists:
-        first: dict[FloorRule, int] = {}
-        for row, rule in enumerate(rules):
+        if adjustment.bidder is not None and adjustment.bidder not in bidders:
+            yield (*at, "bidder"), _nobody(adjustment.bidder, bidders)
+
+
+def _floors_at_odds(tree: Any, bidders: frozenset[str]) -> Iterator[tuple[Path, str]]:
+    models = _at(tree, ("floors", "models"))
+    models = models if isinstance(models, list) else []
+    for other, nothing in (("rules", (_NOTHING, None, [])), ("default", (_NOTHING, None))):
+        if models and _at(tree, ("floors", other)) not in nothing:
+            yield ("floors", "models"), f"expected models or {other}, was both"
+    lists: list[Path] = [("floors", "rules"), *(("floors", "models", row, "rules") for row in range(len(models)))]
+    for path in lists:
+        first: dict[FloorRule, Path] = {}
+        for at, rule in _rows(tree, path, Floor):
             keys = msgspec.structs.replace(rule.rules(), floor=CpmMicros(0))
-            if first.setdefault(keys, row) != row:
-                yield (*at, row), f"expected keys of its own, has those of {dotted((*at, first[keys]))}"
-            if rule.bidder is not None and rule.bidder not in known:
-                yield (*at, row, "bidder"), _nobody(rule.bidder, known)
+            if first.setdefault(keys, at) != at:
+                yield at, f"expected keys of its own, has those of {dotted(first[keys])}"
+            if rule.bidder is not None and rule.bidder not in bidders:
+                yield (*at, "bidder"), _nobody(rule.bidder, bidders)
 
 
-def _nobody(name: str, known: Iterable[str]) -> str:
-    close = _nearest(name, list(known))
+_Row = TypeVar("_Row", bound=BaseModel)
+
+
+def _rows(tree: Any, path: Path, kind: type[_Row]) -> Iterator[tuple[Path, _Row]]:
+    """Read each row of a list that is right in itself; what is wrong with the others is said elsewhere."""
+    found = _at(tree, path)
+    for row, given in enumerate(found if isinstance(found, list) else ()):
+        with contextlib.suppress(ValidationError):
+            yield (*path, row), kind.model_validate(given)
+
+
+# Ten thousand floors for one bidder that left are looked at once.
+@functools.lru_cache(maxsize=BIDDERS_MAX)
+def _nobody(name: str, known: frozenset[str]) -> str:
+    close = _nearest(name, sorted(known))
     return f"expected the name of a bidder, was {shown(name)}" + (f"; did you mean {close}?" if close else "")
 
 

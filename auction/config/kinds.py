@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
@@ -18,6 +18,7 @@ from auction.config.faults import Unfit, shown
 from auction.model import money
 from auction.model.currencies import ISO_4217
 from auction.model.money import CpmMicros
+from auction.model.rules import Medium
 
 # Ten digits before the point and six after it are an amount, eighteen a rate; more is noise. It also keeps a product
 # with a million within the 28 digits that a Decimal is exact to.
@@ -97,6 +98,12 @@ def _size(size: str) -> str:
     if _SIZE.fullmatch(size):
         return size
     raise Unfit(f"expected a size such as 300x250, was {shown(size)}")
+
+
+def _domain(domain: str) -> str:
+    if folded := domain.lower().removesuffix("."):
+        return folded
+    raise Unfit(f"expected a domain, was {shown(domain)}")
 
 
 def _country(country: str) -> str:
@@ -279,8 +286,6 @@ Multiplier = Annotated[
 Share = Annotated[str, PlainValidator(_share), WithJsonSchema({**_AMOUNT, "maximum": 1})]
 """A part of all, plain decimal text."""
 
-Medium = Literal["banner", "video", "audio", "native"]
-
 Text = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS_MAX)]
 
 Texts = Annotated[tuple[Text, ...], AfterValidator(lambda texts: tuple(dict.fromkeys(texts))), Field(strict=False)]
@@ -293,7 +298,8 @@ OrAny = Annotated[Of | None, BeforeValidator(_any)]
 Size = Annotated[str, AfterValidator(_size)]
 """Width and height in pixels, 300x250."""
 
-Domain = Annotated[Text, AfterValidator(lambda domain: domain.lower().removesuffix("."))]
+Domain = Annotated[Text, AfterValidator(_domain)]
+"""Lower case, without the dot of the root."""
 
 Country = Annotated[str, AfterValidator(_country)]
 

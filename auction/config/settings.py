@@ -26,7 +26,6 @@ from auction.config.kinds import (
     Headers,
     Host,
     Media,
-    Medium,
     Multiplier,
     Name,
     OrAny,
@@ -46,7 +45,7 @@ from auction.model.currencies import ISO_4217
 from auction.model.fx import Fx as FxSnapshot
 from auction.model.money import CpmMicros
 from auction.model.rules import Adjustment as AdjustmentRules
-from auction.model.rules import BidderRules, ExchangeRules, FloorModel, FloorRule, FloorRules, Rules
+from auction.model.rules import BidderRules, Check, ExchangeRules, FloorModel, FloorRule, FloorRules, Medium, Rules
 from auction.model.rules import Limits as LimitsRules
 
 # A minute: no ad call lasts longer, and every wait of an auction is bounded by it.
@@ -97,9 +96,6 @@ _ADJUSTMENT, _FLOORS, _MODEL, _FLOOR = AdjustmentRules(), FloorRules(), FloorMod
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-Check = Literal["enforce", "warn", "off"]
 
 
 class Adjustment(_Section):

@@ -2,8 +2,9 @@
 #
 # PyYAML's own constructor is not used. It would make doubles of decimals, dates of times, `no` a boolean and 010 an
 # eight, and of two equal keys keep the last; all of that is wrong for money and for people who look for their mistake.
-# So we take the node tree and read scalars by YAML 1.2's core schema, with decimals kept exact. Secrets are not read
-# from files of their own: the environment is where orchestrators put them.
+# So we take the node tree and read scalars by YAML 1.2's core schema, with decimals kept exact. The tree is libyaml's:
+# it is four times as quick, nests no deeper than a thousand levels, and its messages quote nothing of the text, which
+# may be a secret. Secrets are not read from files of their own: the environment is where orchestrators put them.
 
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ _SCALARS = (
 )
 
 
-class _CoreSchema(yaml.SafeLoader):
+class _CoreSchema(yaml.CSafeLoader):
     """Reads scalars by the table above and nothing else."""
 
 
@@ -166,7 +167,7 @@ def _override(values: Values, path: Path, name: str, text: str) -> None:
             if key == len(here):
                 here.append(None)
         elif isinstance(here, dict) and isinstance(key, str):
-            if path[depth - 1] == "headers":
+            if depth and path[depth - 1] == "headers":
                 # The file may spell the same header otherwise.
                 key = next((known for known in here if _header(known) == key), key)
                 path = (*path[:depth], key)
@@ -203,11 +204,6 @@ def _parsed(path: Path, name: str, text: str) -> Values:
     return parsed
 
 
-def _without_secrets(quoted: re.Match[str]) -> str:
-    """Keep a sign or a kind of token that PyYAML quotes, but not a word."""
-    return quoted[0] if len(quoted[1]) < 2 or quoted[1].startswith("<") else "'...'"
-
-
 class _Text:
     """One YAML text on its way to values."""
 
@@ -222,14 +218,10 @@ class _Text:
         try:
             root = yaml.compose(text, Loader=_CoreSchema)
         except yaml.MarkedYAMLError as refused:
-            # PyYAML quotes what it stumbled over, which may be a secret without its own quotes.
-            problem = re.sub(r"'([^']*)'", _without_secrets, refused.problem or "")
             line = f":{refused.problem_mark.line + 1}" if refused.problem_mark and self.numbered else ""
-            self.values.blame(path, f"not YAML: {problem}", self.name + line)
-        except yaml.YAMLError:
+            self.values.blame(path, f"not YAML: {refused.problem}", self.name + line)
+        except (yaml.YAMLError, UnicodeEncodeError):
             self.values.blame(path, "not YAML: a character that no text has", self.name)
-        except RecursionError:
-            self.values.blame(path, "not YAML that can be read: nested too deeply", self.name)
         else:
             return None if root is None else self.value(root, path)
         return None
