@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import timeit
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.resources import files
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
 
+from auction.core import floor_rules
 from auction.core.auction import CompiledRules, close_auction, compile_rules, open_auction
 from auction.core.kernels.clear import AT, COLUMNS, COMPETITOR, FLOOR, IMP, RANKED, RESULTS, SETTLEMENTS, clear
 from auction.core.offers import Heard, Offers, offers
 from auction.core.openrtb import json, protobuf
+from auction.core.openrtb.protobuf import Sale
 from auction.core.validation import Checks
 from auction.model.auction import Arrival, Auction, Encoding
 from auction.model.money import CpmMicros
 from auction.model.reply import Reply, ReplyStatus
-from auction.model.rules import BidderRules, ExchangeRules, Rules
+from auction.model.rules import (
+    Adjustment,
+    BidderRules,
+    ExchangeRules,
+    FloorModel,
+    FloorRule,
+    FloorRules,
+    Rules,
+)
 from tests import oracle
 
 REQUEST = "site-banner-2kb.json"  # two banners, 2 KB: what an SSP sends
@@ -35,6 +46,7 @@ BID = {
 def rows() -> Iterator[tuple[str, str, list[float]]]:
     """Measure and give (name, unit, a number each run): microseconds of one call, the least of three tries."""
     yield from kernel_rows()
+    yield from floor_rows()
     for bidders in (4, 8):
         for encoding in (Encoding.PROTOBUF, Encoding.JSON):
             yield from core_rows(bidders, encoding)
@@ -73,15 +85,71 @@ def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
     yield "oracle.2x32.us", "us", timed(lambda: [oracle.settle(rows, plain) for rows in twin], 200)
 
 
+def floor_rows() -> Iterator[tuple[str, str, list[float]]]:
+    """One lookup in floor rules: of every kind of key, ten of them and ten thousand."""
+    for count in (10, 10_000):
+        table = floor_rules.compiled(FloorRules(models=(FloorModel(rules=tuple(floors(count))),)))
+        values = ("banner", "300x250", "d3.example", "t7", "GBR", "2", "dsp-00")
+        model = table.models[0]
+        assert model.floor(values) is not None
+        yield f"floors.{count}.lookup_us", "us", timed(partial(model.floor, values), 50_000)
+
+
+def floors(count: int) -> Iterator[FloorRule]:
+    """Give rules that differ: by placement, by domain and country, by size, by format, by bidder, in turn."""
+    for row in range(count):
+        price = CpmMicros(300_000 + row)
+        yield (
+            FloorRule(price, tagid=f"t{row}"),
+            FloorRule(price, domain=f"d{row}.example", country="GBR"),
+            FloorRule(price, size=f"{300 + row}x250", device_type="2"),
+            FloorRule(price, media_type="banner", domain=f"d{row}.example", size="300x250"),
+            FloorRule(price, country="GBR", bidder=f"dsp-{row:02}"),
+        )[row % 5]
+
+
 def core_rows(bidders: int, encoding: Encoding) -> Iterator[tuple[str, str, list[float]]]:
-    """open_auction and close_auction of the 2 KB request, every bidder bidding once on both impressions."""
+    """open_auction and close_auction of the 2 KB request, every bidder bidding once on both impressions.
+
+    Everything that may be asked for is: floor rules of two models with a skip rate, a least price and a soft floor, an
+    adjustment, seats and blocked creatives. `bare` is the same with none of it. Decoding is reading the request and
+    the replies, encoding is writing one view and the answer.
+    """
     name = f"core.{bidders}x2.{encoding.name.lower()}"
-    rules = compile_rules(market(bidders, encoding))
+    bare = compile_rules(market(bidders, encoding))
+    rules = compile_rules(everything(market(bidders, encoding)))
     auction, replies = asked(rules, bidders, encoding)
+    assert all(outcome.reason in (0, 102) for outcome in close_auction(auction, replies).outcomes)
     arrival = auction.arrival
     yield f"{name}.us", "us", timed(lambda: close_auction(open_auction(arrival, rules), replies), 1_000)
     yield f"{name}.open_us", "us", timed(lambda: open_auction(arrival, rules), 1_000)
     yield f"{name}.close_us", "us", timed(lambda: close_auction(auction, replies), 1_000)
+    yield f"{name}.bare_us", "us", timed(lambda: close_auction(open_auction(arrival, bare), replies), 1_000)
+    if encoding is Encoding.PROTOBUF:
+        yield from codec_rows(name, auction, replies)
+
+
+def codec_rows(
+    name: str, auction: Auction[CompiledRules], replies: list[Reply]
+) -> Iterator[tuple[str, str, list[float]]]:
+    """The part of it that is reading and writing messages."""
+    body, limits, rows = auction.arrival.body, auction.rules.rules.limits, range(len(auction.request.imps))
+    wire = protobuf.decode_reply(replies[0].body).wire
+    sales = [Sale("dsp-00", "s0", wire, (row, 0), CpmMicros(1_000_000), "") for row in rows]
+
+    def decode() -> None:
+        protobuf.decode_request(protobuf.parse_request(body), limits)
+        for reply in replies:
+            protobuf.decode_reply(reply.body)
+
+    message = protobuf.parse_request(body)
+
+    def encode() -> None:
+        protobuf.view(message, rows, 90, {})
+        protobuf.serialise(protobuf.response("r", "A", "USD", sales, None))
+
+    yield f"{name}.decode_us", "us", timed(decode, 1_000)
+    yield f"{name}.encode_us", "us", timed(encode, 1_000)
 
 
 def market(bidders: int, encoding: Encoding) -> Rules:
@@ -89,6 +157,32 @@ def market(bidders: int, encoding: Encoding) -> Rules:
     return Rules(
         exchange=ExchangeRules(increment={"USD": CpmMicros(10_000)}),
         bidders=tuple(BidderRules(f"dsp-{row:02}", speaks) for row in range(bidders)),
+    )
+
+
+def everything(bare: Rules) -> Rules:
+    """Switch on what a market may have."""
+    exchange = msgspec.structs.replace(
+        bare.exchange,
+        min_price=CpmMicros(50_000),
+        max_cpm=CpmMicros(500_000_000),
+        soft_floor=CpmMicros(2_000_000),
+        tie_key="salt",
+        bid_adjustments=(
+            Adjustment(bidder="dsp-01", multiplier="0.95"),
+            Adjustment(media="video", subtract=CpmMicros(50_000)),
+        ),
+    )
+    models = (
+        FloorModel("a", 7, CpmMicros(400_000), tuple(floors(100))),
+        FloorModel("b", 3, rules=(FloorRule(CpmMicros(450_000), country="GBR"),)),
+    )
+    bidders = tuple(
+        msgspec.structs.replace(bidder, seats=(f"s{row}-0", f"s{row}-1"), blocked_creatives=("bad-1", "bad-2"))
+        for row, bidder in enumerate(bare.bidders)
+    )
+    return msgspec.structs.replace(
+        bare, exchange=exchange, floors=FloorRules(CpmMicros(100_000), "0.05", models), bidders=bidders
     )
 
 

@@ -195,6 +195,10 @@ class Floors(msgspec.Struct, frozen=True):
         `may_change`: where there is no floor, and what is asked has no rate to its currency, it may be told in ours.
         """
         source = held.currency
+        if weight is NEUTRAL and source == self.currency and wanted in (None, source) and held.timed is None:
+            assert held.floor is not None
+            most = max(held.floor, raised, self.min_price)
+            return Told(source, CpmMicros(most)) if most != held.floor or held.fine else None
         currency = source if wanted is None or self.rates.ratio(source, wanted) is None else wanted
 
         def over(currency: str) -> CpmMicros | None:

@@ -319,22 +319,36 @@ _FORMATS = {VIDEO: "video", AUDIO: "audio"}
 def view(message: RequestMessage, imps: Sequence[int], tmax_ms: int, told: Mapping[Whose, Told]) -> bytes:
     """Write what a bidder is told: the impressions it is asked for, its own tmax, the floors it will be held to.
 
-    `told` has the floors that differ from the request's. What has no name in the contract has none in an allow-list,
-    and is not sent.
+    `told` has the floors that differ from the request's. What has no name in the contract has none in an allow-list: it
+    is not sent, and `message` has lost it. Its tmax is the view's.
     """
-    if told or len(imps) < len(message.imp):
-        copy = type(message)()
-        copy.CopyFrom(message)
-        message = copy
     message.DiscardUnknownFields()
     message.tmax = tmax_ms
+    if len(imps) == len(message.imp) and all(len(whose) == 1 for whose in told):
+        # Told on the spot and taken back: that is a fraction of a copy.
+        asked_before = []
+        for (row,), floors in told.items():
+            imp = message.imp[row]
+            floor = imp.bidfloor if imp.HasField("bidfloor") else None
+            asked_before.append((imp, floor, imp.bidfloorcur if imp.HasField("bidfloorcur") else None))
+            _tell(imp, (row,), floors)
+        body = message.SerializeToString()
+        for imp, floor, currency in asked_before:
+            for member, before in (("bidfloor", floor), ("bidfloorcur", currency)):
+                if before is None:
+                    imp.ClearField(member)
+                else:
+                    setattr(imp, member, before)
+        return body
+    copy = type(message)()
+    copy.CopyFrom(message)
     for whose, floors in told.items():
-        _tell(message.imp[whose[0]], whose, floors)
-    if len(imps) < len(message.imp):
-        asked = [message.imp[row] for row in imps]
-        del message.imp[:]
-        message.imp.extend(asked)
-    return message.SerializeToString()
+        _tell(copy.imp[whose[0]], whose, floors)
+    if len(imps) < len(copy.imp):
+        asked = [copy.imp[row] for row in imps]
+        del copy.imp[:]
+        copy.imp.extend(asked)
+    return copy.SerializeToString()
 
 
 def _tell(imp: RequestMessage.Imp, whose: Whose, told: Told) -> None:
