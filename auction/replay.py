@@ -273,11 +273,12 @@ class Change(msgspec.Struct, frozen=True):
         changed = rules
         if self.settings:
             settings = settings_of(rules)
-            for one in self.settings:
-                laid_over(settings, one)
-            encodings = {bidder.name: bidder.encoding for bidder in rules.bidders}
+            laid_over(settings, self.settings)
             read = rules_of_case(settings, [])
-            bidders = tuple(msgspec.structs.replace(bidder, encoding=encodings[bidder.name]) for bidder in read.bidders)
+            bidders = tuple(
+                msgspec.structs.replace(bidder, encoding=was.encoding)
+                for bidder, was in zip(read.bidders, rules.bidders, strict=True)
+            )
             fx = msgspec.structs.replace(rules.fx, rates=read.fx.rates)
             changed = msgspec.structs.replace(read, bidders=bidders, fx=fx)
         left = tuple(bidder for bidder in changed.bidders if bidder.name not in self.dropped)

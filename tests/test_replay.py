@@ -14,6 +14,7 @@ import pytest
 
 from auction import replay
 from auction.__main__ import main
+from auction.config import ConfigFaults
 from auction.core import record
 from auction.core.auction import CompiledRules, close_auction, compile_rules, open_auction
 from auction.core.openrtb import json as codec
@@ -295,6 +296,15 @@ def test_a_counterfactual_says_what_it_assumes(log: Path, capsys: pytest.Capture
         ("increment=-1", "increment"),
         ("increment", "KEY=VALUE"),
         ("server.port=1", "expected a setting of exchange, floors, bidders, limits, fx"),
+        ("fx.JPY=1", "expected fx.rates.CODE"),
+        ("fx.rates.EURO=1", "expected an ISO 4217 code"),
+        ("fx.rates.EUR=0", "expected more than 0"),
+        ("floors.floor_mim=1", "floors.floor_mim: unknown setting; did you mean floor_min?"),
+        ("floors.rules=[{size: big, floor: 1}]", "floors.rules[0].size: expected a size such as 300x250"),
+        ("floors.rules=[{bidder: dsp-x, floor: 1}]", "floors.rules[0].bidder: expected the name of a bidder"),
+        ("bid_adjustments=[{}]", "exchange.bid_adjustments[0]: expected multiplier or subtract, was neither"),
+        ("limits.imps=0", "limits.imps: expected 1 to 1000, was 0"),
+        ("bidders.dsp-a.currency=yen", "bidders[0].currency: expected an ISO 4217 code"),
         ("bidders.dsp-x.seats=[a]", "expected bidders.NAME.SETTING, with a name of dsp-a"),
     ],
 )
@@ -379,7 +389,10 @@ def test_rules_as_settings_are_the_same_rules_again() -> None:
         ("bidders.dsp.a.blocked_creatives=[]", "bidders.0.blocked_creatives", ()),
         ("bidders.dsp-b.currency=EUR", "bidders.1.currency", "EUR"),
         ("bidders.dsp-b.media=[video]", "bidders.1.media", ("video",)),
-        ("fx.JPY=160.5", "fx.rates.JPY", "160.5"),
+        ("fx.rates.JPY=160.5", "fx.rates.JPY", "160.5"),
+        ("fx.rates.GBP=0.79", "fx.rates.GBP", "0.79"),
+        ("bidders.dsp-b.name=dsp-c", "bidders.1.name", "dsp-c"),
+        ("bidders.dsp-b.network_ms=7", "bidders.1.network_ms", 7),
     ],
 )
 def test_a_counterfactual_reaches_a_setting_and_no_other(setting: str, path: str, value: object) -> None:
@@ -398,6 +411,37 @@ def test_a_counterfactual_reaches_a_setting_and_no_other(setting: str, path: str
     assert [before[one] for one in others] == [after[one] for one in others]
     assert (["taxonomies.json"] if value == "parents" else []) == list(changed.data)
     assert [bidder.encoding for bidder in MARKET.bidders] == [bidder.encoding for bidder in changed.bidders]
+
+
+def test_several_changes_count_together() -> None:
+    changed = replay.Change(("soft_floor=1", "soft_floor=2", "floors.floor_min=0.3", "bidders.dsp-b.seats=[s9]"))
+    rules = changed.rules(MARKET)
+    assert (2_000_000, 300_000, ("s9",)) == (
+        rules.exchange.soft_floor,
+        rules.floors.floor_min,
+        rules.bidders[1].seats,
+    )
+
+
+def test_all_that_is_wrong_with_several_changes_is_named() -> None:
+    with pytest.raises(ConfigFaults) as refused:
+        replay.Change(("increment=[", "nowhere.x=1", "size")).rules(MARKET)
+    assert 3 == len(refused.value.faults)
+    with pytest.raises(ConfigFaults) as refused:
+        replay.Change(("increment=-1", "floors.skip_rate=2")).rules(MARKET)
+    assert ["exchange.increment", "floors.skip_rate"] == [fault.path for fault in refused.value.faults]
+
+
+def test_models_replace_the_only_model_and_rules_do_not_replace_models() -> None:
+    only = msgspec.structs.replace(MARKET, floors=FloorRules(models=(FloorModel(default=CpmMicros(1)),)))
+    several = replay.Change(("floors.models=[{name: a, default: 0.5}]",))
+    assert (FloorModel("a", default=CpmMicros(500_000)),) == several.rules(only).floors.models
+    one = "floors.rules=[{floor: 0.5}]"
+    with pytest.raises(ConfigFaults, match=r"floors\.models: expected models or rules, was both"):
+        replay.Change((one,)).rules(MARKET)
+    rule = FloorRule(CpmMicros(500_000))
+    assert (FloorModel(rules=(rule,)),) == replay.Change((one, "floors.models=[]")).rules(MARKET).floors.models
+    assert (FloorModel(default=CpmMicros(1), rules=(rule,)),) == replay.Change((one,)).rules(only).floors.models
 
 
 def test_the_rules_of_a_log_are_those_of_each_record(log: Path) -> None:

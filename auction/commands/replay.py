@@ -11,7 +11,7 @@ examples:
   auction replay var/log --floor-scale 1.1 --drop-bidder dsp-a
 
 --set takes KEY=VALUE, the value as in a configuration file. A key is a setting of section exchange, or has its section:
-floors.KEY, limits.KEY, fx.CODE (units per USD), bidders.NAME.KEY. What stands below a setting is changed with it.
+floors.KEY, limits.KEY, fx.rates.CODE (units per USD), bidders.NAME.KEY. What stands below a setting is changed with it.
 
 exit codes: 0 all identical, or a counterfactual; 1 a difference, or nothing to replay; 2 a path or setting is wrong;
 3 the only differences are in records of other software

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -58,12 +59,29 @@ def _floor(rule: FloorRule) -> dict[str, Any]:
     return {**{key: value for key, value in keys.items() if value is not None}, "floor": text(rule.floor)}
 
 
-def laid_over(settings: dict[str, Any], change: str) -> None:
-    """Lay one change over the settings of a case: KEY=VALUE, the value as in a configuration file.
+def laid_over(settings: dict[str, Any], changes: Iterable[str]) -> None:
+    """Lay changes over the settings of a case: each KEY=VALUE, the value as in a configuration file.
 
-    A key is `section.setting`, in `exchange` without the section; `bidders.NAME.setting`; `fx.CODE`. What stands below
-    a setting is changed with it as a whole. Raises ConfigFaults.
+    A key is `section.setting`, in `exchange` without the section; `bidders.NAME.setting`; `fx.rates.CODE`. What stands
+    below a setting is changed with it as a whole; `floors.models` says what the only model's rules and default said.
+    Raises ConfigFaults with all that is wrong.
     """
+    faults: list[Fault] = []
+    changed: set[Path] = set()
+    for change in changes:
+        try:
+            changed.add(_laid_over(settings, change))
+        except ConfigFaults as refused:
+            faults += refused.faults
+    if faults:
+        raise ConfigFaults(faults)
+    if ("floors", "models") in changed:
+        for name in ("rules", "default"):
+            if ("floors", name) not in changed:
+                settings["floors"].pop(name, None)
+
+
+def _laid_over(settings: dict[str, Any], change: str) -> Path:
     key, equals, written = change.partition("=")
     section, _, name = key.partition(".")
     if not equals or not key:
@@ -82,8 +100,12 @@ def laid_over(settings: dict[str, Any], change: str) -> None:
             raise _faulty(change, f"expected bidders.NAME.SETTING, with a name of {known}")
         within, path = within[row], ("bidders", row, name)
     elif section == "fx":
+        rates, _, name = name.partition(".")
+        if rates != "rates" or not name:
+            raise _faulty(change, "expected fx.rates.CODE")
         path = ("fx", "rates", name)
     within[name] = setting_value(path, change, written)
+    return path
 
 
 def _faulty(change: str, message: str) -> ConfigFaults:
