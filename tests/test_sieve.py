@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from auction.core.auction import CompiledRules, compile_rules, open_auction
-from auction.core.kernels.clear import COLUMNS, COMPETITOR, TOLD_FLOOR
+from auction.core.kernels.clear import COLUMNS, COMPETITOR, RANKED, TOLD_FLOOR
 from auction.core.offers import Offers
 from auction.core.openrtb import json as codec
 from auction.model.auction import Arrival, Auction, Encoding
@@ -30,7 +30,7 @@ from auction.model.fx import Fx
 from auction.model.money import CpmMicros
 from auction.model.reasons import LossReason
 from auction.model.reply import Reply, ReplyStatus
-from auction.model.rules import BidderRules, ExchangeRules, FloorModel, FloorRule, FloorRules, Limits, Rules
+from auction.model.rules import Adjustment, BidderRules, ExchangeRules, FloorModel, FloorRule, FloorRules, Limits, Rules
 from tests.fuzz import auctions, wire
 from tests.fuzz.ways import agreed, read, walked
 from tests.fuzz.wire import double, group, number, packed, text
@@ -131,12 +131,20 @@ REACHED = (
 # ------------------------------------------------------------ one bid each
 
 
-def opened(request: Json, bidders: int = 1, limits: Limits | None = None, **exchange: Any) -> Auction[CompiledRules]:
+def opened(
+    request: Json,
+    bidders: int | Sequence[BidderRules] = 1,
+    limits: Limits | None = None,
+    floors: FloorRules | None = None,
+    **exchange: Any,
+) -> Auction[CompiledRules]:
+    every = [BidderRules(f"dsp-{place}") for place in range(bidders)] if isinstance(bidders, int) else bidders
     rules = Rules(
         exchange=ExchangeRules(**{"crid": "off", "explain": "never", **exchange}),
-        bidders=tuple(BidderRules(f"dsp-{place}") for place in range(bidders)),
+        floors=floors or FloorRules(),
+        bidders=tuple(every),
         limits=limits or Limits(),
-        fx=Fx("test", "", {"EUR": "0.9"}),
+        fx=Fx("test", "", {"EUR": "0.9", "JPY": "1500"}),
     )
     body = json.dumps({"id": "r", **request}).encode()
     return open_auction(Arrival("A", 0, Encoding.JSON, body), compile_rules(rules))
@@ -158,6 +166,7 @@ SIZED: Json = {"imp": [{"id": "1", "banner": {"w": 300, "h": 250}}]}
 SIZES: Json = {"imp": [{"id": "1", "banner": {"format": [{"w": 300, "h": 250}, {"w": 320, "h": 50}]}}]}
 RATIO: Json = {"imp": [{"id": "1", "banner": {"format": [{"w": 300, "h": 250}, {"wratio": 1, "hratio": 1}]}}]}
 RATIO_ALONE: Json = {"imp": [{"id": "1", "banner": {"format": [{"wratio": 1, "hratio": 1}]}}]}
+TWO: Json = {"imp": [{"id": "1", "banner": {}}, {"id": "22222222", "banner": {}}]}
 BATTR: Json = {"imp": [{"id": "1", "banner": {"battr": [6, -1]}}]}
 SEVERAL: Json = {"imp": [{"id": "1", "banner": {"battr": [6]}, "video": {}}]}
 POD: Json = {"imp": [{"id": "1", "video": {"poddur": 30}}]}
@@ -248,6 +257,7 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "format 0 of several": (SEVERAL, BID + number(33, 0), HELD, None),
     "format not asked": (BANNER, BID + number(33, 3), HELD, FORMAT),
     "format 5": (BANNER, BID + number(33, 5), HELD, FORMAT),
+    "format 5 before another impression": (TWO, BID + number(33, 5), HELD, FORMAT),
     "format 2^31": (BANNER, BID + number(33, 2**31), HELD, FORMAT),
     "format 2^32 + 1": (BANNER, BID + number(33, 2**32 + 1), HELD, None),
     "format -1": (BANNER, BID + number(33, -1), HELD, FORMAT),
@@ -514,21 +524,50 @@ def test_bids_in_two_currencies_answer_to_their_own_floors() -> None:
         assert {1_400_000, 1_555_556} == set(told)
 
 
-def test_bidders_that_a_floor_rule_names_answer_to_its_floors() -> None:
-    model = FloorModel(rules=(FloorRule(floor=CpmMicros(2_000_000), bidder="b"),))
-    bidders = tuple(BidderRules(name) for name in "abc")
-    rules = Rules(exchange=ExchangeRules(crid="off"), bidders=bidders, floors=FloorRules(models=(model,)))
-    body = json.dumps({"id": "r", **BANNER}).encode()
-    auction = open_auction(Arrival("A", 0, Encoding.JSON, body), compile_rules(rules))
+@pytest.mark.parametrize(("price", "through"), [(1.8, True), (1.80001, False)])
+def test_the_highest_price_is_the_auctions_in_every_currency(price: float, through: bool) -> None:
+    auction = opened({**BANNER, "cur": ["EUR"]}, max_cpm=2_000_000)
+    (reply,) = decided(auction, [text(4, "EUR") + answer(BID + double(3, price))]).replies
+    assert through == (not reply.held)
+
+
+def test_a_blocked_creative_is_not_let_through() -> None:
+    c1, c2 = text(10, "c1"), text(10, "c2")
+    bids = [named("a") + c1, named("b") + c2, named("c") + text(10, "c11"), named("d") + c2 + c1, named("e") + c1 + c2]
+    auction = opened(BANNER, [BidderRules("a", blocked_creatives=("c1",))])
+    (reply,) = decided(auction, [answer(*bids)]).replies
+    assert [0, 3] == list(reply.held)
+
+
+def test_a_bidders_own_seats_are_looked_at() -> None:
+    replies = text(1, "r") + b"".join(seatbid(named(seat or "none"), seat=seat) for seat in ("s", "t", None, "ss"))
+    (reply,) = decided(opened(BANNER, [BidderRules("a", seats=("s", ""))]), [replies]).replies
+    assert [1, 3] == list(reply.held)
+
+
+def test_a_weighed_bid_ranks_by_its_weight() -> None:
+    weights = (Adjustment(bidder="dsp-0", multiplier="10"), Adjustment(bidder="dsp-1", subtract=CpmMicros(500_000)))
+    auction = opened(BANNER, bidders=3, bid_adjustments=weights)
     made = decided(auction, [answer(BID)] * 3)
+    assert [15_000_000, 1_000_000, 1_500_000] == made.columns.tolist()[RANKED::COLUMNS]
+    assert [{}, {}, {}] == [reply.held for reply in made.replies]
+
+
+def test_a_bid_that_ranks_above_the_limit_is_held_back() -> None:
+    auction = opened({**BANNER, "cur": ["EUR"]}, bid_adjustments=(Adjustment(multiplier="10"),), currency="JPY")
+    (reply,) = decided(auction, [text(4, "EUR") + answer(BID + double(3, 1_000_000.0))]).replies
+    assert [INVALID] == [verdict.reason for verdict in reply.held.values()]
+
+
+def test_bidders_that_a_floor_rule_names_answer_to_its_floors() -> None:
+    model = FloorModel(rules=(FloorRule(floor=CpmMicros(2_000_000), bidder="dsp-1"),))
+    made = decided(opened(BANNER, bidders=3, floors=FloorRules(models=(model,))), [answer(BID)] * 3)
     assert [0, 2_000_000, 0] == made.columns.tolist()[TOLD_FLOOR::COLUMNS]
 
 
 def test_a_bid_on_an_impression_that_another_was_asked_for_is_not_let_through() -> None:
-    bidders = (BidderRules("a"), BidderRules("b", media=("video",)))
-    rules = Rules(exchange=ExchangeRules(crid="off"), bidders=bidders)
-    request = {"id": "r", "imp": [{"id": "1", "banner": {}}, {"id": "2", "video": {}}]}
-    auction = open_auction(Arrival("A", 0, Encoding.JSON, json.dumps(request).encode()), compile_rules(rules))
+    request = {"imp": [{"id": "1", "banner": {}}, {"id": "2", "video": {}}]}
+    auction = opened(request, [BidderRules("a"), BidderRules("b", media=("video",))])
     first, second = decided(auction, [answer(BID)] * 2).replies
     assert (False, True) == (bool(first.held), bool(second.held))
 
