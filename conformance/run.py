@@ -14,12 +14,17 @@ import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 STATUS = {"BID": 200, "NO_BID": 204, "UNREACHABLE": 503, "INVALID": 200}
+# Longer than an exchange waits for its bidders.
 PATIENCE_S = 30
+# The exchange is asked itself, whatever proxy the environment names.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-def settings(case, bidders):
+def settings(case: Any, bidders: str) -> dict[str, Any]:
+    """Give a configuration of this exchange for a case."""
     entries = {entry["name"]: entry for entry in case.get("bidders", [])}
     names = dict.fromkeys([*entries, *(reply["bidder"] for reply in case["replies"])])
     asked = [{"name": name, **entries.get(name, {}), "http": f"http://{bidders}/{name}"} for name in names]
@@ -27,9 +32,20 @@ def settings(case, bidders):
     return {**given, "fx": {"rates": case.get("fx", {})}, "bidders": asked}
 
 
+class Bidders(ThreadingHTTPServer):
+    """Every bidder of a case, each under its name; one that is silent there is until `over` is set."""
+
+    def __init__(self, address: tuple[str, int], replies: list[Any]) -> None:
+        super().__init__(address, Bidder)
+        self.replies = {reply["bidder"]: reply for reply in replies}
+        self.over = threading.Event()
+
+
 class Bidder(BaseHTTPRequestHandler):
-    def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
+    server: Bidders
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"] or 0))
         reply = self.server.replies.get(self.path[1:], {"status": "TIMED_OUT"})
         if reply["status"] == "TIMED_OUT":
             self.server.over.wait(PATIENCE_S)
@@ -42,15 +58,14 @@ class Bidder(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, format, *arguments):
+    def log_message(self, format: str, *arguments: object) -> None:
         pass
 
 
-def auction(case, bidders, exchange):
+def auction(case: Any, bidders: str, exchange: str) -> tuple[int, Any]:
     """Hold the auction of a case; give what the exchange answered: HTTP status and BidResponse."""
     host, _, port = bidders.rpartition(":")
-    with ThreadingHTTPServer((host, int(port)), Bidder) as server:
-        server.replies, server.over = {reply["bidder"]: reply for reply in case["replies"]}, threading.Event()
+    with Bidders((host, int(port)), case["replies"]) as server:
         threading.Thread(target=server.serve_forever, args=(0.01,)).start()
         try:
             return post(exchange, json.dumps(case["request"]).encode())
@@ -59,32 +74,32 @@ def auction(case, bidders, exchange):
             server.shutdown()
 
 
-def post(url, body):
+def post(url: str, body: bytes) -> tuple[int, Any]:
     request = urllib.request.Request(url, body, {"content-type": "application/json"})
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        with DIRECT.open(request, timeout=PATIENCE_S) as answer:
             return answer.status, json.loads(answer.read() or b"{}")
     except urllib.error.HTTPError as refused:
         with refused:
             return refused.code, {}
 
 
-def differences(expect, status, response):
+def differences(expect: Any, status: int, response: Any) -> list[str]:
     """Compare an answer with what is expected, a line for each difference."""
     refused = "error" in expect
-    if refused or status == 400:
-        return [] if refused == (status == 400) else [f"refused: expected {refused}, was HTTP {status}"]
+    if refused or status not in (200, 204):
+        return [] if refused and status == 400 else [f"refused: expected {refused}, was HTTP {status}"]
     wanted, was = told(expect["response"]), told(response)
     return [f"{name}: expected {wanted[name]}, was {was[name]}" for name in wanted if wanted[name] != was[name]]
 
 
-def told(response):
+def told(response: Any) -> dict[str, Any]:
     seatbids = response.get("seatbid", [])
     sold = [(one.get("seat"), bid["id"], bid["impid"], bid["price"]) for one in seatbids for bid in one["bid"]]
     return {"cur": response.get("cur", "USD"), "sold": sorted(sold, key=repr)}
 
 
-def main(command, vector, bidders, exchange=None):
+def main(command: str, vector: str, bidders: str, exchange: str = "") -> int:
     case = json.loads(Path(vector).read_text())
     if command == "settings":
         print(json.dumps(settings(case, bidders), indent=2))

@@ -119,6 +119,8 @@ def test_runner_says_what_came_out_otherwise(served: ExchangeProcess, run: Modul
     refused = read("a-negative-floor-is-refused")["expect"]
     assert ["refused: expected True, was HTTP 200"] == run.differences(refused, *answer)
     assert ["refused: expected False, was HTTP 400"] == run.differences(case["expect"], 400, {})
+    unsold = read("a-price-of-zero-needs-a-deal")["expect"]
+    assert ["refused: expected False, was HTTP 503"] == run.differences(unsold, 503, {})
 
 
 def test_commands_of_the_readme_hold_an_auction(served: ExchangeProcess, run: ModuleType, bidders: str) -> None:
