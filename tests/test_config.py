@@ -602,6 +602,23 @@ def test_the_example_names_every_setting_and_each_loads_when_its_line_is_made_to
         assert key.partition("[]")[0] in shown
 
 
+@pytest.mark.parametrize(
+    ("key", "fit", "unfit"),
+    [
+        ("size", ["300x250", "*"], ["300x", "300 x 250", "0x0"]),
+        ("country", ["GBR", "gbr", "*"], ["GB", "826"]),
+        ("deviceType", ["2", "*"], ["phone", "0"]),
+    ],
+)
+def test_the_schema_takes_a_key_of_a_floor_rule_as_the_types_do(key: str, fit: list[str], unfit: list[str]) -> None:
+    pattern = (schema_at(("floors", "rules", 0, key)) or {})["pattern"]
+    for text in fit + unfit:
+        case = {"floors": {"rules": [{key: text, "floor": 1}]}}
+        assert (text in fit) == bool(re.search(pattern, text)) == (refusal(lambda: rules_of_case(case, [])) == [])  # noqa: B023
+    assert '{"const": "*"}' in json.dumps(schema()["$defs"]["Floor"]["properties"]["mediaType"])
+    assert "integer" in (schema_at(("floors", "rules", 0, "deviceType")) or {})["type"]
+
+
 def test_the_tables_of_the_operations_page_are_made_from_the_types() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     table = page.partition("<!-- auction config settings -->\n\n")[2].partition("\n<!-- end -->")[0]

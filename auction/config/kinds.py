@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
@@ -49,6 +49,7 @@ ANY = "*"
 
 _SIZE = re.compile("[1-9][0-9]{0,4}x[1-9][0-9]{0,4}")
 _COUNTRY = re.compile("[A-Za-z]{3}")
+_DEVICE = re.compile("[1-9][0-9]?")
 
 
 def _exact(value: object) -> Decimal:
@@ -118,7 +119,7 @@ def _device_type(value: object) -> object:
 
 
 def _device(number: str) -> str:
-    if re.fullmatch("[1-9][0-9]?", number):
+    if _DEVICE.fullmatch(number):
         return number
     raise Unfit(f"expected the number of a device type, was {shown(number)}")
 
@@ -216,6 +217,10 @@ def _against_usd(rates: dict[str, str]) -> dict[str, str]:
     return rates
 
 
+def _key(pattern: re.Pattern[str], words: str, kind: str | list[str] = "string") -> WithJsonSchema:
+    return WithJsonSchema({"type": kind, "pattern": rf"^({pattern.pattern}|\{ANY})$", "$comment": words})
+
+
 def _by_currency(amount: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "patternProperties": {"^[A-Z]{3}$": amount}, "additionalProperties": False}
 
@@ -293,17 +298,28 @@ Texts = Annotated[tuple[Text, ...], AfterValidator(lambda texts: tuple(dict.from
 
 Of = TypeVar("Of")
 OrAny = Annotated[Of | None, BeforeValidator(_any)]
-"""A key of a floor rule; `*` is none."""
+"""A key of a floor rule; `*` is none, which the schemas of the kinds below allow."""
 
-Size = Annotated[str, AfterValidator(_size)]
+OnlyMedium = Annotated[
+    Medium, WithJsonSchema({"anyOf": [{"type": "string", "enum": list(get_args(Medium))}, {"const": ANY}]})
+]
+
+Size = Annotated[str, AfterValidator(_size), _key(_SIZE, "a size such as 300x250")]
 """Width and height in pixels, 300x250."""
 
 Domain = Annotated[Text, AfterValidator(_domain)]
 """Lower case, without the dot of the root."""
 
-Country = Annotated[str, AfterValidator(_country)]
+Country = Annotated[str, AfterValidator(_country), _key(_COUNTRY, "three letters of ISO 3166")]
+"""Three letters of ISO 3166, upper case."""
 
-DeviceType = Annotated[str, BeforeValidator(_device_type), AfterValidator(_device)]
+DeviceType = Annotated[
+    str,
+    BeforeValidator(_device_type),
+    AfterValidator(_device),
+    _key(_DEVICE, "the number of a device type", kind=["integer", "string"]),
+]
+"""The number of a device type, as text."""
 
 Media = Annotated[
     tuple[Medium, ...],

@@ -28,6 +28,7 @@ from auction.config.kinds import (
     Media,
     Multiplier,
     Name,
+    OnlyMedium,
     OrAny,
     Rates,
     Share,
@@ -126,7 +127,7 @@ class Exchange(_Section):
     min_price: Amount = Field(default=_EXCHANGE.min_price, description="No sale below it, CPM in `currency`.")
     max_cpm: Amount | None = Field(
         default=_EXCHANGE.max_cpm,
-        description="A bid that converts to more is refused, CPM in `currency`.",
+        description="A bid that converts to more, before adjustments, is refused, CPM in `currency`.",
         examples=[500],
     )
     tmax_max_ms: int = Field(
@@ -348,15 +349,15 @@ class Floor(_Section):
     """A floor for impressions of a kind. A key that is left out, or `*`, is any."""
 
     floor: Amount = Field(description="CPM in the exchange's currency.")
-    mediaType: OrAny[Medium] = Field(  # noqa: N815  # as the field's floor files write it
+    mediaType: OrAny[OnlyMedium] = Field(  # noqa: N815  # as the field's floor files write it
         default=_FLOOR.media_type, description="The only format of an impression."
     )
-    size: OrAny[Size] = Field(default=_FLOOR.size, description="Its only size, 300x250.")
+    size: OrAny[Size] = Field(default=_FLOOR.size, description="Its only size.")
     domain: OrAny[Domain] = Field(default=_FLOOR.domain, description="Of the site, app or screen.")
     tagid: OrAny[Text] = Field(default=_FLOOR.tagid, description="Its placement.")
-    country: OrAny[Country] = Field(default=_FLOOR.country, description="Where the device is, three letters.")
+    country: OrAny[Country] = Field(default=_FLOOR.country, description="Where the device is.")
     deviceType: OrAny[DeviceType] = Field(  # noqa: N815
-        default=_FLOOR.device_type, description="The number of the device's type."
+        default=_FLOOR.device_type, description="What kind of device it is, as OpenRTB numbers them."
     )
     bidder: OrAny[Name] = Field(default=_FLOOR.bidder, description="Who is asked.")
 
@@ -390,7 +391,7 @@ class Model(_Section):
 
 
 class Floors(_Section):
-    """The exchange's own floors. They only raise what a request asks of open bids, never a deal's."""
+    """The exchange's own floors. They only raise what is asked of open bids. A rule's key left out, or `*`, is any."""
 
     floor_min: Amount = Field(default=_FLOORS.floor_min, description="The least that a rule asks, CPM in `currency`.")
     skip_rate: Share = Field(default=_FLOORS.skip_rate, description="The share of auctions that are left alone.")
@@ -595,9 +596,13 @@ def expected(node: dict[str, Any]) -> str:
     if "enum" in node:
         *others, last = node["enum"]
         return f"{', '.join(others)} or {last}"
+    if "$comment" in node:
+        return str(node["$comment"])
     if kind == "integer":
         return f"{node['minimum']} to {node['maximum']}"
     if isinstance(kind, list):
+        if "exclusiveMinimum" in node:
+            return f"a decimal above {node['exclusiveMinimum']}, at most {node['maximum']}"
         return f"a decimal, {node['minimum']} to {node['maximum']}"
     if kind == "string":
         if "pattern" in node:
