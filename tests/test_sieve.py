@@ -553,9 +553,17 @@ def test_a_weighed_bid_ranks_by_its_weight() -> None:
     assert [{}, {}, {}] == [reply.held for reply in made.replies]
 
 
-def test_a_bid_that_ranks_above_the_limit_is_held_back() -> None:
+def test_a_weight_of_one_format_is_that_of_its_impressions() -> None:
+    request = {"imp": [{"id": "1", "banner": {}}, {"id": "2", "video": {}}]}
+    auction = opened(request, bid_adjustments=(Adjustment(media="video", multiplier="2"),))
+    made = decided(auction, [answer(BID, named("v") + text(2, "2") + text(6, "<VAST/>"))])
+    assert [1_500_000, 3_000_000] == made.columns.tolist()[RANKED::COLUMNS]
+
+
+@pytest.mark.parametrize("price", [1_000_000.0, 100_000.0])  # above it as sent, and once it is weighed
+def test_a_bid_that_ranks_above_the_limit_is_held_back(price: float) -> None:
     auction = opened({**BANNER, "cur": ["EUR"]}, bid_adjustments=(Adjustment(multiplier="10"),), currency="JPY")
-    (reply,) = decided(auction, [text(4, "EUR") + answer(BID + double(3, 1_000_000.0))]).replies
+    (reply,) = decided(auction, [text(4, "EUR") + answer(BID + double(3, price))]).replies
     assert [INVALID] == [verdict.reason for verdict in reply.held.values()]
 
 
