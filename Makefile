@@ -11,7 +11,7 @@ PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashe
 CORE   := $(addprefix tests/test_,conformance.py refusals.py replay.py replies.py views.py json_codec.py money.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench load load-ui soak coverage fuzz proto docs lock clean
+.PHONY: help demo run test check format bench load load-ui soak coverage fuzz mutants proto docs lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ load-ui: $(DEV) ## the same with locust's page on loopback
 
 soak: $(DEV) ## 10 000 auctions with misbehaving bidders
 	@$(BIN)/python -m benchmarks.soak
+
+mutants: $(DEV) ## small faults in money, floors and kernels: fails where tests see less than 90 %
+	@$(BIN)/python -m tests.mutants
 
 proto: $(DEV) ## generate auction/v1 from proto/
 	@$(BIN)/python -m tests.generated --proto
