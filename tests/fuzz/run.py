@@ -30,8 +30,11 @@ from tests.fuzz.invariants import NOTHING, REFUSED, SOLD, check
 
 EXECUTIONS = 20_000
 SECONDS_MAX = 3_600
-# A thousand times what an execution takes, also beside other work; a kernel that loops does not come back at all.
-HANG_S = 20
+# Ten thousand times what an execution takes, so that other work beside it, or making a find smaller, is no hang; a
+# kernel that loops does not come back at all.
+HANG_S = 60
+# Loading takes seconds, and minutes where the kernels are compiled first.
+START_S_MAX = 300
 # Each shows another fault; what finds more should be mended first.
 FINDS_MAX = 20
 # Executions spent on making one find smaller.
@@ -40,6 +43,7 @@ SMALLER_MAX = 400
 BROKE = "broke something"
 ENDS = (REFUSED, NOTHING, SOLD, BROKE)
 
+_STARTING = -1
 _Numbers = Any  # shared arrays of integers, which have no type of their own
 
 
@@ -62,7 +66,7 @@ class Run:
         self._context: SpawnContext = get_context("spawn")
         self._seed, self._executions, self._processes, self._seconds = seed, executions, processes, seconds
         # The number of the case that each worker is at, and how many cases ended how.
-        self._at: _Numbers = self._context.Array("q", list(range(processes)), lock=False)
+        self._at: _Numbers = self._context.Array("q", [_STARTING] * processes, lock=False)
         self._ends: _Numbers = self._context.Array("q", processes * len(ENDS), lock=False)
         self._found: Synchronized[int] = self._context.Value("q", 0)
 
@@ -72,13 +76,13 @@ class Run:
         console.print(f"{self._executions} executions, {self._processes} processes, --seed {self._seed}")
         began = time.monotonic()
         workers = [self._start(place, place) for place in range(self._processes)]
-        moved = [(number, began) for number in self._at]
+        moved = [(_STARTING, began)] * self._processes
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[found]} finds"), TimeRemainingColumn())
         try:
             with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
                 task = progress.add_task("", total=self._executions, found=0)
                 tenths = 0
-                while any(worker.is_alive() for worker in workers):
+                while any(worker.exitcode != 0 for worker in workers):
                     time.sleep(0.2)
                     now, done = time.monotonic(), sum(self._ends)
                     progress.update(task, completed=done, found=self._found.value)
@@ -90,13 +94,18 @@ class Run:
                     for place, worker in enumerate(workers):
                         if self._at[place] != moved[place][0]:
                             moved[place] = (self._at[place], now)
-                        hangs = worker.is_alive() and now - moved[place][1] > HANG_S
+                        patience_s = START_S_MAX if self._at[place] == _STARTING else HANG_S
+                        hangs = worker.is_alive() and now - moved[place][1] > patience_s
                         died = worker.exitcode not in (None, 0)
+                        if self._at[place] == _STARTING and (hangs or died):
+                            console.print("a worker did not start")
+                            return 2
                         if hangs or died:
                             worker.kill()
                             worker.join()
-                            workers[place] = self._start(place, self._lost(place, "hang" if hangs else "death"))
-                            moved[place] = (self._at[place], now)
+                            lost = self._lost(place, "hang" if hangs else "death")
+                            workers[place] = self._start(place, lost + self._processes)
+                            moved[place] = (_STARTING, now)
         finally:
             for worker in workers:
                 worker.kill()
@@ -108,18 +117,19 @@ class Run:
         return 1 if self._found.value else 0
 
     def _start(self, place: int, number: int) -> SpawnProcess:
+        self._at[place] = _STARTING
         arguments = (self._seed, number, self._executions, self._processes, place, self._at, self._ends, self._found)
         worker = self._context.Process(target=work, args=arguments, daemon=True)
         worker.start()
         return worker
 
     def _lost(self, place: int, how: str) -> int:
-        """Keep the case that a worker did not come back from; give the number of its next."""
-        number = self._at[place]
+        """Keep the case that a worker did not come back from; give its number."""
+        number = int(self._at[place])
         self._found.value += 1
         path = cases.write(cases.made(self._seed, number), f"{how}: seed {self._seed}, {number}", f"{how}-{number}")
         print(f"{how}: {path}", file=sys.stderr)
-        return int(number) + self._processes
+        return number
 
 
 def work(
