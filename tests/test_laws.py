@@ -217,10 +217,10 @@ def settings_that_decide(case: Json) -> Iterator[Json]:
 
 
 def comparable(answer: Json) -> Json:
-    """Leave out what only the product tells, and the order of bidders, of which nobody promised anything."""
+    """Leave out the texts that are for people, and the order of bidders, of which nobody promised anything."""
     if "error" in answer:
         return {"error": answer["error"]["path"]}
-    answer = {name: value for name, value in answer.items() if name not in ("response", "warnings")}
+    answer = {**answer, "warnings": sorted(warning["path"] for warning in answer["warnings"])}
     answer["imp"] = [{**imp, "bids": by_bidder(imp["bids"])} for imp in answer["imp"]]
     answer["unplaced"] = by_bidder(answer["unplaced"])
     answer["non_bids"] = sorted(answer["non_bids"], key=repr)
