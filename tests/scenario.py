@@ -199,8 +199,8 @@ class Scenario:
         yield from _differ("nbr", self.nbr, answer["nbr"])
         if self.sold is not None:
             response = answer["response"]
-            prices = [_amount(f"{bid['price']}") for seatbid in response["seatbid"] for bid in seatbid["bid"]]
-            yield from _differ("sold", self.sold, (response["cur"], prices))
+            prices = [_amount(f"{bid['price']}") for seatbid in response.get("seatbid", []) for bid in seatbid["bid"]]
+            yield from _differ("sold", self.sold, (response.get("cur"), prices))
 
 
 def _differ(what: str, expected: object, was: object) -> Iterator[str]:

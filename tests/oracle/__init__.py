@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 from .bids import Offer, check_deal, check_ids, check_price, check_seat, read_reply
 from .chance import rank
@@ -31,11 +30,10 @@ __all__ = ["Exchange", "Row", "Verdict", "decide", "price_setter", "rank", "sett
 def decide(case: Json) -> Json:
     """Give the answer to a case in the public shape, but for the texts that are for people: of a refusal and of a
     warning the path alone."""
-    case = deepcopy(case)
     request, limits, exchange = case["request"], {**LIMITS, **case.get("limits", {})}, settings(case)
     try:
         check_size(request, limits)
-        warnings = read_request(request, exchange)
+        request, warnings = read_request(request, exchange)
         warnings += check_request(request, exchange, limits)
     except Refused as refused:
         return {"error": {"code": "INVALID_ARGUMENT", "path": refused.args[0]}}

@@ -11,7 +11,7 @@ from .money import LIMIT, Weight, bid_micros, double, has_way, ranked, read_nano
 from .reasons import BAD_BID, BAD_DEAL, INTERNAL, NO_PRICE, NOT_IN_DEAL, WRONG_SEAT
 from .requests import depth_of, only_format, size_of
 from .rules import Exchange, Json
-from .slips import read_bids
+from .slips import read_bid
 
 FORMATS = {1: "banner", 2: "video", 3: "audio", 4: "native"}
 
@@ -61,7 +61,6 @@ def read_reply(
     body = reply.get("body") or {}
     if size_of(body) > limits["reply_bytes"] or depth_of(body) > limits["depth"]:
         return 102, []
-    read_bids(body, exchange)
     if body.get("nbr") is not None:
         return body["nbr"], []
     if not any(seatbid.get("bid") for seatbid in body.get("seatbid") or []):
@@ -81,7 +80,7 @@ def read_reply(
             creative=bid,
         )
         for seatbid in body["seatbid"]
-        for bid in seatbid.get("bid") or []
+        for bid in (read_bid(bid, exchange) for bid in seatbid.get("bid") or [])
     ]
     if len(bids) > limits["bids_per_reply"]:
         return 102, []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 from .requests import Refused
@@ -40,23 +41,26 @@ def slips(members: Json, path: str = "") -> Iterator[tuple[Json, str, str, Any]]
                     yield from slips(element, f"{where}[{place}]")
 
 
-def read_request(request: Json, exchange: Exchange) -> list[str]:
-    """Put the request right, in place, and give the path of each slip; strict, the first one refuses the request."""
-    paths = []
-    for members, name, path, meant in list(slips(request)):
-        if exchange.json == "strict":
-            raise Refused(path)
+def read_request(request: Json, exchange: Exchange) -> tuple[Json, list[str]]:
+    """Give the request as it is meant, and the path of each slip; strict, the first one refuses the request."""
+    paths = [path for _, _, path, _ in slips(request)]
+    if paths and exchange.json == "strict":
+        raise Refused(paths[0])
+    return put_right(request) if paths else request, paths
+
+
+def read_bid(bid: Json, exchange: Exchange) -> Json:
+    """Give a bid as it is meant; strict, a slip costs it its id, and so itself."""
+    if not any(slips(bid)):
+        return bid
+    bid = put_right(bid)
+    if exchange.json == "strict":
+        del bid["id"]
+    return bid
+
+
+def put_right(value: Json) -> Json:
+    value = deepcopy(value)
+    for members, name, _, meant in list(slips(value)):
         members[name] = meant
-        paths.append(path)
-    return paths
-
-
-def read_bids(body: Json, exchange: Exchange) -> None:
-    """Put the bids of a reply right, in place; strict, a slip costs the bid it stands in its id, and so the bid."""
-    for seatbid in body.get("seatbid") or []:
-        for bid in seatbid.get("bid") or []:
-            found = [slip for slip in slips(bid) if slip[0] is bid and slip[1] in (*IDS, *NUMBERS)]
-            for _, name, _, meant in found:
-                bid[name] = meant
-            if found and exchange.json == "strict":
-                del bid["id"]
+    return value
