@@ -39,7 +39,7 @@ Json = dict[str, Any]
 
 EXPLORE = int(os.environ.get("AUCTION_EXPLORE", "0"))
 LAW = settings(
-    max_examples=EXPLORE or 300,
+    max_examples=EXPLORE or 150,
     derandomize=not EXPLORE,
     deadline=None,
     database=None,
