@@ -20,6 +20,7 @@ from auction.model.money import (
     decimal_micros,
     floor_micros,
     nanos,
+    near_nanos,
     price_micros,
     sent_text,
     text,
@@ -88,6 +89,32 @@ def test_limit_is_the_last_amount_that_enters() -> None:
         assert floor_micros(beyond) is None
 
 
+@pytest.mark.parametrize(
+    ("amount", "near"),
+    [
+        (0.0, 0),
+        (1e-9, 1),
+        (1.2e-9, 1),
+        (1.25e-9, -1),  # a quarter off is as far as the product may be wrong, twice over
+        (1.5e-9, -1),
+        (1.76e-9, 2),
+        (-1e-9, -1),
+        ((2**50 - 1) / 1e9, 2**50 - 1),
+        (2**50 / 1e9, -1),
+        (math.inf, -1),
+        (math.nan, -1),
+    ],
+)
+def test_doubles_are_read_by_doubles_only_where_that_is_certain(amount: float, near: int) -> None:
+    assert near == near_nanos(amount)
+
+
+@pytest.mark.parametrize("amount", [-1.0, -5e-324, math.nan, math.inf])
+def test_only_an_amount_is_read(amount: float) -> None:
+    with pytest.raises(AssertionError):
+        nanos(amount)
+
+
 # ------------------------------------------------------------ text
 
 
@@ -98,6 +125,14 @@ def test_amount_is_written_exactly_without_trailing_zeros(micros: int) -> None:
     assert Decimal(micros) / MICROS == Decimal(written)
     assert "e" not in written.lower()
     assert "." not in written or written[-1] not in "0."
+
+
+@pytest.mark.parametrize(
+    ("micros", "written"),
+    [(0, "0"), (1, "0.000001"), (-1, "-0.000001"), (2_010_000, "2.01"), (5_000_000, "5"), (-100_000_000, "-100")],
+)
+def test_amount_is_written_as_people_write_it(micros: int, written: str) -> None:
+    assert written == text(micros)
 
 
 @LAW
