@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from charts import CHART, ci, every, one, refused, render
+from charts import ci, every, one, refused, render
 
 from auction.edge.metrics import OUTCOMES, OVERRUN_BUCKETS_MS, REPLIES, TABLE
 
@@ -249,4 +249,3 @@ def test_an_objective_changes_every_rate_it_is_judged_by() -> None:
 
 def test_without_the_switch_there_are_no_rules() -> None:
     assert [] == every(render(), "PrometheusRule")
-    assert (CHART / "templates" / "alerts.yaml").exists()
