@@ -5,16 +5,25 @@ BIN    := $(VENV)/bin
 # Two installs share one environment: what it takes to run, and what it takes to work on it.
 RUN    := $(VENV)/.run
 DEV    := $(VENV)/.dev
+DEPLOY := $(VENV)/.deploy
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
+
+# `make image`: who builds, under which name, with which further words for the builder.
+BUILDER     ?=
+VERSION     := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' auction/__init__.py)
+IMAGE       ?= auction:$(VERSION)
+BUILD_FLAGS ?=
+# What `make test-deploy` builds and runs the image with.
+TOOLS       := buildah mmdebstrap runc
 
 # What holds the core, and takes less than a minute with its kernels interpreted.
 CORE   := $(addprefix tests/test_,conformance.py refusals.py replay.py replies.py views.py json_codec.py money.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench load load-ui soak coverage fuzz mutants proto docs lock clean
+.PHONY: help demo run test check format bench load load-ui soak coverage fuzz mutants proto docs lock image test-deploy clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(RUN): requirements.lock pyproject.toml
 	@echo "installing into $(VENV) ..."
@@ -27,6 +36,11 @@ $(RUN): requirements.lock pyproject.toml
 $(DEV): $(RUN) requirements-dev.lock
 	@echo "installing what tests need ..."
 	@$(PIP) -r requirements-dev.lock
+	@touch $@
+
+$(DEPLOY): $(DEV) requirements-deploy.lock
+	@echo "installing what tests of the deployment need ..."
+	@$(PIP) -r requirements-deploy.lock
 	@touch $@
 
 demo: $(RUN) ## run an exchange with six bidders here, on real requests
@@ -80,7 +94,25 @@ docs: $(DEV) ## generate the tables in docs/ from what they describe
 lock: $(DEV) ## resolve the locks again
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements-dev.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.lock pyproject.toml -o requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.lock --extra deploy pyproject.toml -o requirements-deploy.lock
 	@printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements-dev.lock - -o requirements-build.lock
+
+image: ## build the image with docker, podman or buildah, whichever is here
+	@builder="$(BUILDER)"; for each in docker podman buildah; do \
+		test -n "$$builder" || { $$each info >/dev/null 2>&1 && builder=$$each; } || true; done; \
+	test -n "$$builder" || { echo "image: expected one of docker, podman and buildah to answer, none did"; exit 1; }; \
+	echo "building $(IMAGE) with $$builder ..."; \
+	$$builder build --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) $(BUILD_FLAGS) --tag $(IMAGE) .
+
+# Debian's packages are the only ones that this knows; elsewhere what needs an absent tool is skipped, with the reason.
+test-deploy: $(DEPLOY) ## what can be shown of the image, the chart and identities without a cluster
+	@absent=$$(for tool in $(TOOLS); do command -v $$tool >/dev/null || echo $$tool; done); \
+	if test -n "$$absent" && test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+		echo "installing" $$absent "with apt-get ..."; \
+		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$absent; } >/dev/null \
+			|| echo "test-deploy: not to be installed here:" $$absent; \
+	fi
+	@$(BIN)/python -m pytest tests/deploy
 
 clean: ## remove the environment and everything generated locally
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*

@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> int:
     # Here, so that `--help` and a wrong option answer without loading numba and grpcio.
     try:
         from auction import server
-    except RuntimeError as refusal:
-        # numba's, where it may write its cache nowhere: docs/decisions/start-up.md.
+    except (RuntimeError, OSError) as refusal:
+        # numba's, where it may not write and finds nothing that fits: docs/decisions/start-up.md.
         print(f"cannot start: {refusal}; name a writable directory in NUMBA_CACHE_DIR", file=sys.stderr)
         return 1
 

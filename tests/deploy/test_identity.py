@@ -1,4 +1,4 @@
-# Policies and trusts of the service accounts, as Terraform renders them, against the table of deploy/identity/README.md.
+# Policies and trusts of service accounts, as Terraform renders them, against the table of deploy/identity/README.md.
 
 from __future__ import annotations
 
