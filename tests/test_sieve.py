@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from auction.core.auction import CompiledRules, compile_rules, open_auction
+from auction.core.creatives import insecure
 from auction.core.kernels.clear import COLUMNS, COMPETITOR, RANKED, TOLD_FLOOR
 from auction.core.offers import Offers
 from auction.core.openrtb import json as codec
@@ -126,6 +127,11 @@ REACHED = (
     LossReason.NOT_SECURE, LossReason.WRONG_LANGUAGE, LossReason.CATEGORY_BLOCKED, LossReason.ATTRIBUTE_BLOCKED,
     LossReason.NOT_IN_DEAL, LossReason.APP_BLOCKED,
 )  # fmt: skip
+
+
+def test_document_types_that_nothing_ends_are_not_each_followed_to_the_end() -> None:
+    # As many as the largest reply has room for; looking for the end of each takes an hour.
+    assert insecure("<!doctype" * 460_000 + "http:")
 
 
 # ------------------------------------------------------------ one bid each
@@ -305,6 +311,10 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "address not secure": (SECURE, BID + text(5, "http://x"), HELD, NOT_SECURE),
     "address not secure beside markup": (SECURE, BID + text(5, "http://x") + text(6, "x"), THROUGH, None),
     "address not secure beside empty markup": (SECURE, BID + text(5, "http:") + text(6, ""), HELD, NOT_SECURE),
+    "address not secure beside native": (SECURE, BID + text(5, "http:") + text(50, text(1, "1.2")), HELD, NOT_SECURE),
+    "document type that nothing ends": (SECURE, BID + text(6, "<p><!doctype http:"), HELD, NOT_SECURE),
+    "document type behind an end": (SECURE, BID + text(6, "<!DocType http:><!DOCTYPE"), HELD, None),
+    "end of a name behind a document type": (SECURE, BID + text(6, '<!doctype xmlns="http:"'), HELD, None),
     "address of the second view not secure": (SECURE, BID + text(8, "http:") + text(22, "http:"), THROUGH, None),
     # durations
     "duration unsaid": (VIDEO, BID + text(6, "v"), THROUGH, None),

@@ -109,8 +109,8 @@ def under(text: str, domains: Collection[str]) -> bool:
 
 
 def _markup(bid: Bid) -> str:
-    """Give the markup of a bid, or what fetches it: `adm`, native markup, `nurl`; empty for none."""
-    return wire.adm(bid.wire) or wire.adm_native(bid.wire) or wire.nurl(bid.wire)
+    """Give the markup of a bid, `adm`, or what stands for it: a native message and `nurl`; empty for none."""
+    return wire.adm(bid.wire) or " ".join(filter(None, (wire.adm_native(bid.wire), wire.nurl(bid.wire))))
 
 
 # Where an http: address is only a name: XML namespaces and the schemas beside them, document types, and what W3C calls
@@ -121,11 +121,17 @@ _NAMES = re.compile(
     r"""|<!doctype[^>]*>|http://www\.w3\.org/""",
     re.IGNORECASE,
 )
+_DOCUMENT_TYPE = re.compile("<!doctype", re.IGNORECASE)
 
 
 def insecure(markup: str) -> bool:
     """Tell whether markup holds an http: address that is not just a name."""
-    return "http:" in markup.lower() and "http:" in _NAMES.sub("", markup).lower()
+    if "http:" not in markup.lower():
+        return False
+    # Document types that nothing ends are none; each would be followed to the end, and a reply has room for thousands.
+    ended = markup.rfind(">") + 1
+    markup = markup[:ended] + _DOCUMENT_TYPE.sub("<?doctype", markup[ended:])
+    return "http:" in _NAMES.sub("", markup).lower()
 
 
 def _fits(width: int, height: int, asked: Format) -> bool:
