@@ -593,6 +593,10 @@ def test_no_repair_is_named_for_what_stays_as_it_was() -> None:
         ({"imp": [{"bidfloor": "NaN"}]}, 'imp[0].bidfloor: expected a number, was "NaN"'),
         ({"imp": [{"bidfloor": True}]}, "imp[0].bidfloor: expected a number, was true"),
         ({"imp": [{"secure": 2}]}, "imp[0].secure: expected 0 or 1, was 2"),
+        (
+            {"imp": [{"banner": {"format": [{"wratio": 16.5, "hratio": 9}]}}]},
+            "imp[0].banner.format[0].wratio: expected an integer, was 16.5",
+        ),
         ({"imp": {"id": "1"}}, "imp: expected a list, was an object"),
         ({"imp": [None]}, "imp[0]: expected an object, was null"),
         ({"imp": [{"video": {"rqddurs": [15, {}]}}]}, "imp[0].video.rqddurs[1]: expected an integer, was an object"),

@@ -32,7 +32,7 @@ RULED = {
     "BidRequest.SupplyChain": "complete nodes",
     "BidRequest.Imp": "id banner video audio native pmp tagid bidfloor bidfloorcur secure",
     "BidRequest.Banner": "w h format battr",
-    "BidRequest.Format": "w h",
+    "BidRequest.Format": "w h wratio hratio wmin",
     "BidRequest.Video": "w h minduration maxduration battr poddur maxseq podid rqddurs slotinpod mincpmpersec durfloors"
     " poddedupe",
     "BidRequest.Audio": "minduration maxduration battr poddur maxseq podid rqddurs slotinpod mincpmpersec durfloors",
