@@ -85,6 +85,7 @@ def test_codes_that_are_no_currency_are_left_out_and_named() -> None:
         (ours(id=""), "id: expected text of 1 to 1024 characters"),
         (ours(id="x" * 1025), "id: expected text of 1 to 1024 characters"),
         (ours(time=""), "time: expected when the rates were taken, was nothing"),
+        (ours(time=f"2026-01-30T12:00:00.{'0' * 1024}"), "time: expected text of at most 1024 characters"),
         (ours(time="noon"), "time: expected a time such as 2026-01-31T12:00:00Z, was 'noon'"),
         (ours(time="2026-01-31T12:00:01Z"), "time: expected a time that has come, was 2026-01-31T12:00:01Z"),
     ],

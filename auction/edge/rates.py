@@ -203,6 +203,8 @@ def read(body: bytes, now_us: int) -> tuple[Fx, tuple[str, ...]]:
         raise Failure("refused", "expected either rates or conversions")
     if not 0 < len(id) <= ID_CHARS_MAX:
         raise Failure("refused", f"id: expected text of 1 to {ID_CHARS_MAX} characters")
+    if len(time) > ID_CHARS_MAX:  # a second may have any number of digits
+        raise Failure("refused", f"time: expected text of at most {ID_CHARS_MAX} characters")
     try:
         taken = taken_us(time)
     except ValueError as wrong:
