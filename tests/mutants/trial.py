@@ -147,7 +147,9 @@ def _tried(tests: Sequence[str], out: Path, usual_s: Mapping[str, float], mutant
         "-W",
         "ignore::pytest.PytestAssertRewriteWarning",
     ]
-    code = int(pytest.main([*options, *tests], plugins=[watch]))
+    code = PASSED
+    for test in tests:  # one after the other, for most mutants do not live to see the second
+        code = code or int(pytest.main([*options, test], plugins=[watch]))
     watch.write()
     sys.stdout.flush()
     return code
