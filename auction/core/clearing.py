@@ -1,4 +1,6 @@
-# One kernel call over the rows of all bids, and rows to nouns.
+# From the rows of all bids to their outcomes: the kernel settles them, and rows become nouns.
+#
+# The kernel is called once, and once more with ranks where two prices tie: ranks are dear and ties are few.
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from auction.model.reply import Bid
 from auction.model.request import BANNER, NATIVE, VIDEO, Blocks, Format, Imp, Length
 from auction.model.rules import Check, ExchangeRules
 
-# Tolerated(member, text): a bid stands in spite of something.
+# (member of the bid, what of it): the bid stands in spite of something.
 Tolerate = Callable[[str, str], None]
 
 # The longest name that DNS takes. Longer text is no domain, and is not searched for one.

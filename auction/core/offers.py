@@ -1,8 +1,9 @@
 # The bids of an auction as rows: read, checked, and laid out for the clearing kernel.
 #
-# kernels/sieve.py walks over the bytes of all replies at once and writes the rows of bids that have no fault;
-# validation.py looks at those it holds back, one by one, and is the only place that says what is wrong with a bid.
-# Nothing depends on how many the sieve lets through but time, and a test sends every bid both ways.
+# kernels/sieve.py walks over the bytes of all replies at once and writes the rows of bids in which it finds nothing to
+# ask; `_finer` puts to those what concerns few bidders. validation.py looks at whatever either holds back, one by one,
+# and is the only place that says what is wrong with a bid. Nothing depends on how many are held back but time, and
+# tests/test_sieve.py sends every bid both ways.
 
 from __future__ import annotations
 

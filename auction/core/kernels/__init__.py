@@ -1,4 +1,4 @@
-"""The only home of numba. A kernel stands beside a slow twin that it must equal, bit by bit."""
+"""The only home of numba. tests/test_kernel.py and tests/test_sieve.py hold each kernel to a slow twin, bit by bit."""
 
 import numpy as np
 

@@ -1,8 +1,8 @@
 # Settles every impression of one auction in one call: who wins, at what price, why the rest lost, what would have won.
 #
 # One packed array in and one out, because a call from Python costs per array argument more than the whole loop does.
-# Rows are walked four times instead of being sorted: an auction has tens of bids, and four passes need no memory but
-# three numbers an impression. There is no allocation here, no exception and no float.
+# Rows are walked three times instead of being sorted: an auction has tens of bids, and the passes need no memory but
+# four numbers an impression, which come back with it. There is no allocation here, no exception and no float.
 
 from __future__ import annotations
 

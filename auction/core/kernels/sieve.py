@@ -1,10 +1,13 @@
-# Reads bids straight out of reply messages, and says of which there is nothing more to ask.
+# Reads bids straight out of reply messages, and says which of them somebody has to look at.
 #
 # Most bids are fine, and finding that out in Python costs more than all the rest of an auction: a dozen looks into a
-# message, each a call, for every bid. So one walk over the bytes does it for all of them. This is a sieve, no judge: a
-# bid that it lets through has no fault and its columns are written for the clearing kernel; one that it holds back may
-# have none either, and core/validation.py looks at it. It never names a reason. Whatever is rare is held back rather
-# than understood here: deals, other currencies, amounts that need more than a double's digits, non-ASCII domains.
+# message, each a call, for every bid. So one walk over the bytes does it for all of them. This is a sieve, no judge: of
+# a bid that it lets through the columns are written for the clearing kernel, and there is no fault in what it read; one
+# that it holds back may have none either, and core/validation.py looks at it. It names no reason for a bid, and refuses
+# a reply only for its size (HELD_WHOLE). Whatever is rare is held back rather than understood here: deals, amounts that
+# arithmetic on doubles is not certain of, non-ASCII domains. What concerns few bidders is not judged here at all: their
+# seats, blocked creatives, weights and other currencies. core/offers.py asks that of what passed, and writes RANKED
+# anew where the price as sent is not what ranks.
 #
 # The bytes were read by protobuf before, so that they are well-formed; field numbers are those of the contract
 # (proto/auction/v1/openrtb.proto), and a field of another wire type than its own is an unknown one. Blocked domains and

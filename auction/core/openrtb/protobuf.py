@@ -1,7 +1,7 @@
 # Message bytes to the nouns that the rules read, and a decision back to message bytes.
 #
 # This is where a request from outside is checked: everything the rules forbid is refused here, with the path of the
-# field, for both edges alike (JSON becomes message bytes first). What the rules do not read is not looked at; it stays
+# field, however it came in (JSON becomes message bytes first). What the rules do not read is not looked at; it stays
 # in the message and leaves with it.
 
 from __future__ import annotations
