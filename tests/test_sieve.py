@@ -178,6 +178,7 @@ SEVERAL: Json = {"imp": [{"id": "1", "banner": {"battr": [6]}, "video": {}}]}
 POD: Json = {"imp": [{"id": "1", "video": {"poddur": 30}}]}
 PRICED_POD: Json = {"imp": [{"id": "1", "video": {"poddur": 30, "mincpmpersec": 0.01}}]}
 PRIVATE: Json = {"imp": [{"id": "1", "banner": {}, "pmp": {"private_auction": 1}}]}
+DEAL: Json = {"imp": [{"id": "1", "banner": {}, "pmp": {"deals": [{"id": "d", "wseat": [""]}]}}]}
 AUDIO: Json = {"imp": [{"id": "1", "audio": {"rqddurs": [15, 30]}}]}
 
 
@@ -342,7 +343,9 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "deal taken back": (BANNER, BID + text(13, "d") + text(13, ""), THROUGH, None),
     "private": (PRIVATE, BID, HELD, LossReason.INVALID_DEAL),
     "seat not allowed": (with_(BANNER, wseat=["s"]), BID, HELD, LossReason.SEAT_BLOCKED),
-    "seat none, and none blocked": (with_(BANNER, bseat=[""]), BID, HELD, LossReason.SEAT_BLOCKED),
+    "seat none, and an empty name blocked": (with_(BANNER, bseat=[""]), BID, THROUGH, None),
+    "seat none, and an empty name allowed": (with_(BANNER, wseat=[""]), BID, HELD, LossReason.SEAT_BLOCKED),
+    "seat none, and a deal for an empty name": (DEAL, BID + text(13, "d"), HELD, LossReason.SEAT_BLOCKED),
     "seat none, and another blocked": (with_(BANNER, bseat=["s"]), BID, THROUGH, None),
     # what nobody knows
     "group": (BANNER, group(60) + BID + group(1, group(2) + text(1, "x")), THROUGH, None),
@@ -552,7 +555,7 @@ def test_a_blocked_creative_is_not_let_through() -> None:
 def test_a_bidders_own_seats_are_looked_at() -> None:
     replies = text(1, "r") + b"".join(seatbid(named(seat or "none"), seat=seat) for seat in ("s", "t", None, "ss"))
     (reply,) = decided(opened(BANNER, [BidderRules("a", seats=("s", ""))]), [replies]).replies
-    assert [1, 3] == list(reply.held)
+    assert [1, 2, 3] == list(reply.held)
 
 
 def test_a_weighed_bid_ranks_by_its_weight() -> None:

@@ -1,4 +1,5 @@
-# A reply is accepted or is a no-bid as a whole; then each of its bids is accepted or gets exactly one loss reason.
+# What is wrong with a bid: each is accepted, or gets exactly one loss reason. That a reply is refused whole is decided
+# before, in auction.py and offers.py.
 #
 # The checks come in one order and the first that fails names the reason, so that a bidder reading its losses fixes the
 # first fault first. The floor is the last check; its comparison is the kernel's, everything it needs is found here.
@@ -112,6 +113,8 @@ class Checks:
     def takes_seat(self, rules: BidderRules, seat: str) -> bool:
         """Tell whether a bidder may bid for a seat, and the seat in this auction."""
         request = self._request
+        if not seat:  # no seat is on no list, not even on one with an empty name
+            return not (rules.seats or request.seats)
         return (
             (not rules.seats or seat in rules.seats)
             and (not request.seats or seat in request.seats)
@@ -158,7 +161,7 @@ class Checks:
             deal = imp.deals.get(dealid)
             if deal is None:
                 return rejected(LossReason.INVALID_DEAL)
-            if deal.seats and seat not in deal.seats:
+            if deal.seats and (not seat or seat not in deal.seats):
                 return rejected(LossReason.SEAT_BLOCKED)
             if deal.advertisers and not _of_deal(bid, deal):
                 if not self._deal_or_open:

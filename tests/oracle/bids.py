@@ -128,7 +128,12 @@ def check_seat(bid: Offer, request: Json, bidder: Json) -> None:
     """Third check: the seat is one of the bidder's own (none listed: any) and one that the request allows and does not
     block. A bid without a seat is on no list."""
     own, allowed, blocked = bidder.get("seats"), request.get("wseat"), request.get("bseat")
-    if (own and bid.seat not in own) or (allowed and bid.seat not in allowed) or (blocked and bid.seat in blocked):
+    if bid.seat:
+        lists = [one for one in (own, allowed) if one]
+        wrong = any(bid.seat not in one for one in lists) or bid.seat in (blocked or ())
+    else:
+        wrong = bool(own or allowed)
+    if wrong:
         bid.reason = WRONG_SEAT
 
 
@@ -143,7 +148,7 @@ def check_deal(bid: Offer, imp: Json, exchange: Exchange) -> None:
     if bid.deal and deal is None:
         bid.reason = BAD_DEAL
         return
-    if deal is not None and deal.get("wseat") and bid.seat not in deal["wseat"]:
+    if deal is not None and deal.get("wseat") and not (bid.seat and bid.seat in deal["wseat"]):
         bid.reason = WRONG_SEAT
         return
     if deal is not None and deal.get("wadomain"):
