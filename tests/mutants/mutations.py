@@ -182,7 +182,7 @@ def _of_node(node: ast.AST) -> Iterator[Change]:
         case ast.Constant(value=bool(value)):
             yield node, "value", not value
         case ast.Constant(value=int(value) | float(value)):
-            yield node, "value", value + 1
+            yield node, "value", value + 1 if value + 1 != value else value * 2  # 1e21 + 1 is the same double
         case ast.Constant(value=str(value)):
             yield node, "value", value + "?"
         case ast.Return(value=ast.expr() as value) if not isinstance(value, ast.Constant):
