@@ -42,23 +42,16 @@ from auction.model.rules import ExchangeRules
 _SIGN = 2**63  # unsigned rank r as r - 2**63: int64 order is then the order of ranks
 
 
-def switches(exchange: ExchangeRules) -> int:
-    """Give the kernel's switches for these rules."""
-    return (
-        (DEALS_FIRST if exchange.deal_mode == "deals_first" else 0)
-        | (SAME_COMPETITOR_SETS_PRICE if exchange.same_seat_sets_price else 0)
-        | (TABLE_MIN_TO_WIN if exchange.min_to_win == "table" else 0)
-    )
-
-
 class Market(msgspec.Struct, frozen=True, gc=False):
-    """What clearing takes from the rules. `names` are the bidders', `order` each one's place in their byte order."""
+    """What clearing takes from the rules; `order` has each bidder's place in the byte order of names.
+
+    `soft_floor` is -1 for none, as the kernel has it.
+    """
 
     tie_key: str
     increment: CpmMicros
     soft_floor: int
     switches: int
-    names: tuple[str, ...]
     order: tuple[int, ...]
 
 
@@ -69,9 +62,16 @@ def market(exchange: ExchangeRules, increment: CpmMicros, names: Sequence[str]) 
         exchange.tie_key,
         increment,
         -1 if exchange.soft_floor is None else exchange.soft_floor,
-        switches(exchange),
-        tuple(names),
+        _switches(exchange),
         tuple(order[name] for name in names),
+    )
+
+
+def _switches(exchange: ExchangeRules) -> int:
+    return (
+        (DEALS_FIRST if exchange.deal_mode == "deals_first" else 0)
+        | (SAME_COMPETITOR_SETS_PRICE if exchange.same_seat_sets_price else 0)
+        | (TABLE_MIN_TO_WIN if exchange.min_to_win == "table" else 0)
     )
 
 
@@ -95,6 +95,7 @@ def settle(request: BidRequest, offers: Offers, market: Market) -> tuple[list[Ou
             code, at = cells[row * RESULTS + REASON], row * COLUMNS
             verdict = held.get(row) if held else None
             if verdict is None:
+                # As Offers.id and Offers.seat read it, without a call for each bid.
                 place = row * PLACE_CELLS
                 if places[place + SEAT] != seat_at:
                     seat_at = places[place + SEAT]
@@ -118,6 +119,7 @@ def settle(request: BidRequest, offers: Offers, market: Market) -> tuple[list[Ou
                 continue
             least = cells[row * RESULTS + MIN_TO_WIN]
             floor, ranked = given[at + FLOOR], given[at + RANKED]
+            # A bid that met its floor in its own currency may rank below it once converted: it counts as the bid then.
             if floor > ranked and code != _BELOW_AUCTION_FLOOR and code != _BELOW_DEAL_FLOOR:
                 floor = ranked
             clearing_price, pays, setter = None, None, PriceSetter.NONE
@@ -126,7 +128,7 @@ def settle(request: BidRequest, offers: Offers, market: Market) -> tuple[list[Ou
                 settled = n * RESULTS + imp * SETTLEMENTS
                 clearing_price = CpmMicros(cells[settled + CLEARING_PRICE])
                 setter = _setter(cells[settled + SETTER], clearing_price, terms)
-                pays = buyer_pays(given[at + PRICE], terms, setter, clearing_price)
+                pays = _buyer_pays(given[at + PRICE], terms, setter, clearing_price)
             outcomes.append(
                 Outcome(name, seat, id, imp, impid, deal, price, currency, floor, _REASONS[code],
                         None if least < 0 else CpmMicros(least), clearing_price, pays, setter)
@@ -170,7 +172,7 @@ def _setter(setter: int, price: int, terms: Terms) -> PriceSetter:
     return PriceSetter.MIN_PRICE
 
 
-def buyer_pays(price: CpmMicros, terms: Terms, setter: PriceSetter, clearing_price: CpmMicros) -> CpmMicros:
+def _buyer_pays(price: CpmMicros, terms: Terms, setter: PriceSetter, clearing_price: CpmMicros) -> CpmMicros:
     """Give what the buyer is told: micros of its bid's currency, on its own scale; `price` is its bid.
 
     Its own bid, exactly, when that is the price; its floor or agreed price, exactly, when that is the price; otherwise

@@ -8,7 +8,7 @@ from auction.model.reasons import NonBidStatus
 from auction.model.request import Imp, Media
 from auction.model.rules import BidderRules
 
-EVERY_MEDIA = Media.BANNER | Media.VIDEO | Media.AUDIO | Media.NATIVE
+_EVERY_MEDIA = int(Media.BANNER | Media.VIDEO | Media.AUDIO | Media.NATIVE)
 _MEDIA = {"banner": Media.BANNER, "video": Media.VIDEO, "audio": Media.AUDIO, "native": Media.NATIVE}
 
 
@@ -17,7 +17,7 @@ def media_mask(bidder: BidderRules) -> int:
     mask = 0
     for name in bidder.media:
         mask |= _MEDIA[name]
-    return mask or int(EVERY_MEDIA)
+    return mask or _EVERY_MEDIA
 
 
 def tmax_told_ms(budget_us: int, network_ms: int, timeout_ms: int | None) -> int:

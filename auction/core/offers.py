@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from auction.core.floors import Terms
 from auction.core.kernels import sieve as cells
-from auction.core.kernels.clear import COLUMNS, IMP, PRICE, RANKED
+from auction.core.kernels.clear import BIDDER, COLUMNS, COMPETITOR, IMP, PRICE, RANK, RANKED
 from auction.core.kernels.sieve import PLACE_CELLS, REPLY_CELLS, sift
 from auction.core.openrtb import protobuf
 from auction.core.validation import Checks, Verdict
@@ -127,7 +127,7 @@ def offers(
     for row, reply in enumerate(heard):
         whole, count = told[row * REPLY_CELLS + cells.HELD_WHOLE], told[row * REPLY_CELLS + cells.BIDS]
         held: dict[int, Verdict] = {}
-        if whole == 1:
+        if whole == cells.TOGETHER:
             held = _looked_at(reply, range(first, first + count), protobuf.bids(reply.wire), checks)
         else:
             passes = _finer(reply, terms[row], request, checks, columns, found, data)
@@ -137,7 +137,7 @@ def offers(
                     held |= _looked_at(reply, (place,), (protobuf.bid(reply.wire, seatbid, bid),), checks)
         for place, verdict in held.items():
             _write(columns, place, verdict)
-        replies.append(Offered(reply, first, count, terms[row], held, whole == 2))
+        replies.append(Offered(reply, first, count, terms[row], held, whole == cells.TOO_MUCH))
         first += count
     return Offers(columns, found, prices[:rows].tolist(), data, replies)
 
@@ -194,16 +194,15 @@ def _looked_at(reply: Heard, rows: Sequence[int], bids: Sequence[Bid], checks: C
 
 
 def _write(columns: NDArray[np.int64], row: int, verdict: Verdict) -> None:
-    """Write a row for the clearing kernel; competitor, rank and bidder stand there already."""
+    """Write a row for the clearing kernel, in the order of its columns; what the sieve wrote of any bid stays."""
     at = row * COLUMNS
     terms = verdict.terms
     if terms is None:
         columns[at + IMP] = -1
         return
-    competitor, rank, bidder = columns[at + 1], columns[at + 9], columns[at + 10]
     columns[at : at + COLUMNS] = (
         verdict.imp,
-        competitor,
+        columns[at + COMPETITOR],
         verdict.price,
         min(terms.told, UNREACHABLE),
         min(terms.deal_told, UNREACHABLE),
@@ -211,8 +210,8 @@ def _write(columns: NDArray[np.int64], row: int, verdict: Verdict) -> None:
         terms.counted if terms.agreed < 0 else terms.agreed,
         terms.at,
         terms.deal,
-        rank,
-        bidder,
+        columns[at + RANK],
+        columns[at + BIDDER],
     )
 
 

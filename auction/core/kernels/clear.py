@@ -12,6 +12,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from auction.model.reasons import LossReason, PriceSetter
+
 # Columns of a bid. A row is a bid that passed every check but its floor, or one that did not and only has its IMP.
 IMP: Final = 0  # row of its impression, in [0, m); -1 for a bid that takes no part
 COMPETITOR: Final = 1  # equal for bids that do not set each other's price
@@ -41,8 +43,17 @@ DEALS_FIRST: Final = 1
 SAME_COMPETITOR_SETS_PRICE: Final = 2
 TABLE_MIN_TO_WIN: Final = 4
 
-_WON, _BELOW_AUCTION_FLOOR, _BELOW_DEAL_FLOOR, _LOST, _LOST_TO_DEAL = 0, 100, 101, 102, 103
-_OWN_BID, _AGREED, _RIVAL, _FLOOR, _SOFT_FLOOR = 1, 2, 3, 5, 7
+# Plain integers, since a kernel holds no object.
+_WON: Final = int(LossReason.WON)
+_BELOW_AUCTION_FLOOR: Final = int(LossReason.BELOW_AUCTION_FLOOR)
+_BELOW_DEAL_FLOOR: Final = int(LossReason.BELOW_DEAL_FLOOR)
+_LOST: Final = int(LossReason.LOST_TO_HIGHER_BID)
+_LOST_TO_DEAL: Final = int(LossReason.LOST_TO_DEAL)
+_OWN_BID: Final = int(PriceSetter.OWN_BID)
+_AGREED: Final = int(PriceSetter.AGREED)
+_RIVAL: Final = int(PriceSetter.RIVAL)
+_FLOOR: Final = int(PriceSetter.FLOOR)
+_SOFT_FLOOR: Final = int(PriceSetter.SOFT_FLOOR)
 
 
 @njit("boolean(int64[::1], int64, int64, int64)", cache=True, inline="always")

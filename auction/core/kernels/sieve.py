@@ -80,9 +80,12 @@ ORDER: Final = 2  # place of the bidder's name in byte order
 TERMS_AT: Final = 3  # a group of cells for each impression
 CURRENCY_BYTES: Final = 4
 HIGHEST: Final = 5  # micros of its currency; a price above is held back
-HELD_WHOLE: Final = 6  # out: 1 if its bids have to be looked at together, 2 if there is too much of them
+HELD_WHOLE: Final = 6  # out: TOGETHER or TOO_MUCH, else 0
 BIDS: Final = 7  # out: how many rows it has
 REPLY_CELLS: Final = 8
+
+TOGETHER: Final = 1  # two bids have one name, so all are looked at side by side
+TOO_MUCH: Final = 2  # more than the limits allow: it is refused and has no rows
 
 TOLD: Final = 0  # -1: hold back every bid on it
 COUNTED: Final = 1
@@ -485,7 +488,7 @@ def sift(
                     seat, seat_bytes = at, size
                 elif key >> 3 == 1:
                     if rows - first >= sheet[BIDS_MAX]:
-                        whole = 2
+                        whole = TOO_MUCH
                         break
                     row = rows * PLACE_CELLS
                     places[row + REPLY] = k
@@ -519,11 +522,11 @@ def sift(
                 columns[row * COLUMNS + COMPETITOR] = competitor
             seatbids += 1
             unfolded += bids * (seat_bytes + sheet[reply + CURRENCY_BYTES])
-        if whole == 2 or unfolded > sheet[UNFOLDED_MAX]:
+        if whole == TOO_MUCH or unfolded > sheet[UNFOLDED_MAX]:
             # What a reply says once, every bid has beside it from here on, and in the record.
-            whole, rows = 2, first
+            whole, rows = TOO_MUCH, first
         elif _repeats(data, places, first, rows):
-            whole = 1
+            whole = TOGETHER
         sheet[reply + HELD_WHOLE] = whole
         sheet[reply + BIDS] = rows - first
     return rows
