@@ -15,11 +15,11 @@ import msgspec
 
 from auction.core import adjustments, categories, clearing, eligibility, floor_rules
 from auction.core.floors import Floors
-from auction.core.offers import Heard, offers
+from auction.core.offers import Heard, Offers, offers
 from auction.core.openrtb import json, protobuf
 from auction.core.openrtb.protobuf import Sale
 from auction.core.validation import Checks
-from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Warning
+from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Outcome, Warning
 from auction.model.currencies import ISO_4217
 from auction.model.errors import InvalidReply, InvalidRequest, OtherData
 from auction.model.fx import Rates
@@ -214,43 +214,12 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
         for invitation, reply in zip(auction.invitations, replies, strict=True)
     ]
     heard = [one for one in read if isinstance(one, Heard)]
-    offered = offers(heard, request, exchange, checks, rules.market.order, rules.rules.limits)
-    outcomes, winners = clearing.settle(request, offered, rules.market)
+    made = offers(heard, request, exchange, checks, rules.market.order, rules.rules.limits)
+    outcomes, winners = clearing.settle(request, made, rules.market)
 
-    non_bids = list(auction.not_asked)
-    answered = iter(offered.replies)
-    for invitation, one in zip(auction.invitations, read, strict=True):
-        with_bid: set[int] = set()
-        if isinstance(one, Heard):
-            reply = next(answered)
-            with_bid = {outcome.imp for outcome in outcomes[reply.first : reply.first + reply.count]}
-            if with_bid.issuperset(invitation.imps):
-                continue
-            one = NonBidStatus.INVALID_RESPONSE if reply.excessive else NonBidStatus.NO_BID
-        status = int(one)
-        non_bids += [
-            NonBid(invitation.bidder, None, request.imps[row].id, None, status)
-            for row in invitation.imps
-            if row not in with_bid
-        ]
-    for reply in offered.replies:
-        for row in range(reply.first, reply.first + reply.count):
-            outcome = outcomes[row]
-            if outcome.reason not in _ACCEPTED:
-                duplicate = row in reply.held and reply.held[row].duplicate
-                status = NonBidStatus.DUPLICATE if duplicate else rejected_status(outcome.reason)
-                non_bids.append(NonBid(outcome.bidder, outcome.seat, outcome.impid, outcome.id, status))
-
+    non_bids = _non_bids(auction, read, made, outcomes)
     currency = _response_currency(request, rules)
-    to_response = rules.rates.ratio(exchange.currency, currency)
-    assert to_response is not None
-    sales = []
-    for row in winners:
-        if row >= 0:
-            won = outcomes[row]
-            assert won.clearing_price is not None
-            won_in, place = offered.found(row)
-            sales.append(Sale(won.bidder, won.seat, won_in.wire, place, to_response.down(won.clearing_price), won.deal))
+    sales = _sales(made, outcomes, winners, currency, rules)
     nbr = None if sales else _nbr(auction)
     warnings = (*auction.warnings, *checks.warnings) if checks.warnings else auction.warnings
     message = protobuf.response(request.id, auction.arrival.id, currency, sales, nbr)
@@ -263,8 +232,56 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     return AuctionResult(body, nbr, explained, tuple(outcomes), tuple(non_bids), warnings)
 
 
+def _non_bids(
+    auction: Auction[CompiledRules], read: Sequence[Heard | int], made: Offers, outcomes: Sequence[Outcome]
+) -> list[NonBid]:
+    """Say of every impression that a bidder has no bid for, and of every bid that was rejected, why."""
+    imps, non_bids = auction.request.imps, list(auction.not_asked)
+    rows = iter(made.replies)
+    for invitation, one in zip(auction.invitations, read, strict=True):
+        with_bid: set[int] = set()
+        if isinstance(one, Heard):
+            reply = next(rows)
+            with_bid = {outcome.imp for outcome in outcomes[reply.first : reply.first + reply.count]}
+            if with_bid.issuperset(invitation.imps):
+                continue
+            status = int(NonBidStatus.INVALID_RESPONSE if reply.excessive else NonBidStatus.NO_BID)
+        else:
+            status = int(one)
+        non_bids += [
+            NonBid(invitation.bidder, None, imps[row].id, None, status)
+            for row in invitation.imps
+            if row not in with_bid
+        ]
+    for reply in made.replies:
+        for row in range(reply.first, reply.first + reply.count):
+            outcome = outcomes[row]
+            if outcome.reason not in _ACCEPTED:
+                duplicate = row in reply.held and reply.held[row].duplicate
+                status = NonBidStatus.DUPLICATE if duplicate else rejected_status(outcome.reason)
+                non_bids.append(NonBid(outcome.bidder, outcome.seat, outcome.impid, outcome.id, status))
+    return non_bids
+
+
 # Accepted bids leave with one of these; every other reason is a rejection.
 _ACCEPTED = (LossReason.WON, LossReason.LOST_TO_HIGHER_BID, LossReason.LOST_TO_DEAL)
+
+
+def _sales(
+    made: Offers, outcomes: Sequence[Outcome], winners: Sequence[int], currency: str, rules: CompiledRules
+) -> list[Sale]:
+    """Give what leaves with the answer: the winner of each impression, at its price in the answer's currency."""
+    to_response = rules.rates.ratio(rules.rules.exchange.currency, currency)
+    assert to_response is not None
+    sales = []
+    for row in winners:
+        if row >= 0:
+            won = outcomes[row]
+            assert won.clearing_price is not None
+            won_in, place = made.found(row)
+            sales.append(Sale(won.bidder, won.seat, won_in.wire, place, to_response.down(won.clearing_price), won.deal))
+    return sales
+
 
 _STATUS = {
     ReplyStatus.NO_BID: NonBidStatus.NO_BID,
