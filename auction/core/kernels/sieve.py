@@ -106,6 +106,11 @@ CRID_BYTES: Final = 9
 PLACE_CELLS: Final = 10
 
 _VARINT, _I64, _LEN, _GROUP, _GROUP_END, _I32 = 0, 1, 2, 3, 4, 5
+# Numbers of fields: a reply's seatbids, a seatbid's bids and seat, and what is read of a bid.
+_FIELD_SEATBID, _FIELD_BID, _FIELD_SEAT = 2, 1, 2
+_FIELD_ID, _FIELD_IMPID, _FIELD_PRICE, _FIELD_NURL, _FIELD_ADM, _FIELD_ADOMAIN = 1, 2, 3, 5, 6, 7
+_FIELD_CRID, _FIELD_ATTR, _FIELD_DEALID, _FIELD_BUNDLE, _FIELD_CAT, _FIELD_W, _FIELD_H = 10, 11, 13, 14, 15, 16, 17
+_FIELD_LANGUAGE, _FIELD_LANGB, _FIELD_CATTAX, _FIELD_DUR, _FIELD_MTYPE, _FIELD_ADM_NATIVE = 25, 29, 30, 32, 33, 50
 _BANNER, _VIDEO, _AUDIO, _NATIVE = 1, 2, 3, 4
 _INT32_MAX = 2**31 - 1
 _PRICE_MAX = LIMIT / MICROS
@@ -246,13 +251,17 @@ def _lists_something_blocked(
         field, wire_type = key >> 3, key & 7
         if wire_type == _LEN:
             size, at = _varint(data, at)
-            if field == 7 and sheet[CATEGORIES] > sheet[DOMAINS] and _may_be_blocked(data, at, size, sheet):
+            if (
+                field == _FIELD_ADOMAIN
+                and sheet[CATEGORIES] > sheet[DOMAINS]
+                and _may_be_blocked(data, at, size, sheet)
+            ):
                 return True
-            if field == 15 and looks_at_categories:
+            if field == _FIELD_CAT and looks_at_categories:
                 bit = _bit(_category(data, at, size), bits)
                 if sheet[words + (bit >> 6)] >> (bit & 63) & 1:
                     return True
-            if field == 11 and attributes:
+            if field == _FIELD_ATTR and attributes:
                 stop = at + size
                 while at < stop:
                     number, at = _varint(data, at)
@@ -264,7 +273,7 @@ def _lists_something_blocked(
                 at += size
         elif wire_type == _VARINT:
             number, at = _varint(data, at)
-            if field == 11:
+            if field == _FIELD_ATTR:
                 for k in range(attributes):
                     if number == sheet[blocked + k] or number != number & _INT32_MAX:
                         return True
@@ -319,45 +328,51 @@ def _hold(
         field, wire_type = key >> 3, key & 7
         if wire_type == _LEN:
             size, at = _varint(data, at)
-            if field == 1:
+            if field == _FIELD_ID:
                 id_at, id_bytes = at, size
-            elif field == 2:
+            elif field == _FIELD_IMPID:
                 imp_at, imp_bytes = at, size
-            elif field == 5:
+            elif field == _FIELD_NURL:
                 nurl, nurl_bytes = at, size
-            elif field == 6:
+            elif field == _FIELD_ADM:
                 adm, adm_bytes = at, size
-            elif field == 7 or field == 11 or field == 15:
+            elif field == _FIELD_ADOMAIN or field == _FIELD_ATTR or field == _FIELD_CAT:
                 lists = True
-            elif field == 10:
+            elif field == _FIELD_CRID:
                 crid, crid_bytes = at, size
-            elif field == 13:
+            elif field == _FIELD_DEALID:
                 deal_bytes = size
-            elif field == 14:
+            elif field == _FIELD_BUNDLE:
                 app_bytes = size
-            elif field == 25 or field == 29:
+            elif field == _FIELD_LANGUAGE or field == _FIELD_LANGB:
                 language_bytes += size
-            elif field == 50:
-                odd = True  # native markup as a message
+            elif field == _FIELD_ADM_NATIVE:
+                odd = True
             at += size
         elif wire_type == _VARINT:
             number, at = _varint(data, at)
-            if field == 11:
+            if field == _FIELD_ATTR:
                 lists = True
-            elif field == 16 or field == 17 or field == 30 or field == 32 or field == 33:
+            elif (
+                field == _FIELD_W
+                or field == _FIELD_H
+                or field == _FIELD_CATTAX
+                or field == _FIELD_DUR
+                or field == _FIELD_MTYPE
+            ):
                 odd = odd or number < 0 or number > _INT32_MAX
-                if field == 16:
+                if field == _FIELD_W:
                     width = number
-                elif field == 17:
+                elif field == _FIELD_H:
                     height = number
-                elif field == 30:
+                elif field == _FIELD_CATTAX:
                     taxonomy = number
-                elif field == 32:
+                elif field == _FIELD_DUR:
                     seconds = number
                 else:
                     format = number
         elif wire_type == _I64:
-            if field == 3:
+            if field == _FIELD_PRICE:
                 bits = np.int64(0)
                 for k in range(8):
                     bits |= np.int64(data[at + k]) << (8 * k)
@@ -472,7 +487,7 @@ def sift(
                 at = _behind(data, at, wire_type)
                 continue
             size, at = _varint(data, at)
-            if key >> 3 != 2:
+            if key >> 3 != _FIELD_SEATBID:
                 at += size
                 continue
             seat, seat_bytes, bids, opened = 0, 0, 0, rows
@@ -484,9 +499,9 @@ def sift(
                     at = _behind(data, at, wire_type)
                     continue
                 size, at = _varint(data, at)
-                if key >> 3 == 2:
+                if key >> 3 == _FIELD_SEAT:
                     seat, seat_bytes = at, size
-                elif key >> 3 == 1:
+                elif key >> 3 == _FIELD_BID:
                     if rows - first >= sheet[BIDS_MAX]:
                         whole = TOO_MUCH
                         break
