@@ -61,6 +61,7 @@ class NonBid(msgspec.Struct, frozen=True, gc=False):
     status: int
 
 
+# The rules as the core has compiled them, which the model cannot name: it imports nothing of the core.
 Compiled = TypeVar("Compiled")
 
 

@@ -2,7 +2,7 @@
 #
 # Rates are units of a currency per US dollar, as decimals. Between two currencies there is the direct rate, its
 # inverse, or the way through USD; never a third currency, and never 1:1 for want of a rate. A conversion is one exact
-# rational step, rounded once, DOWN or UP as its caller must choose.
+# rational step, rounded once, DOWN or UP as its caller must choose. A bid's weight is part of that step, so it is here.
 
 from __future__ import annotations
 
