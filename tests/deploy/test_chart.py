@@ -518,9 +518,13 @@ def environment(objects: list[dict[str, Any]], secrets: Mapping[str, str]) -> di
     }
 
 
-@pytest.mark.parametrize("rows", [[1, 0], [1], [0], []], ids=["swapped", "without the first", "without it", "none"])
+@pytest.mark.parametrize(
+    "rows",
+    [[1, 0], [1], [0], [], [0, 2], [2, 0]],
+    ids=["swapped", "alone", "gone", "none", "replaced", "replaced, swapped"],
+)
 def test_a_secret_never_reaches_another_bidder_whatever_the_file_says_later(rows: list[int], tmp_path: Path) -> None:
-    bidders = [*BIDDERS]
+    bidders = [*BIDDERS, {"name": "dsp-c", "http": "https://dsp-c.example/bid"}]
     before = render(
         {
             "config": {"bidders": bidders},
@@ -535,7 +539,8 @@ def test_a_secret_never_reaches_another_bidder_whatever_the_file_says_later(rows
         later = load(file, environment(before, {"dsp-b": "secret"})).bidders
     except ConfigFaults:
         return  # refused whole: the old configuration stays
-    assert all(bidder.http == BIDDERS[1]["http"] for bidder in later if "secret" in bidder.headers.values())
+    told = [(bidder.name, bidder.http) for bidder in later if "secret" in bidder.headers.values()]
+    assert [("dsp-b", BIDDERS[1]["http"])] == told
 
 
 def test_a_secret_for_nobody_or_from_nowhere_is_refused() -> None:
