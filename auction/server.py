@@ -296,7 +296,8 @@ class Server:
     async def _market(self, config: Config, feed: Feed | None) -> Market:
         """Compile the rules and connect whom they name; connections that still fit are kept. Raises ConfigFaults."""
         rules = msgspec.structs.replace(config.rules(), fx=self._fx(config, feed))
-        compiled = compile_rules(rules)
+        # Twenty thousand floor rules take most of a second; auctions go on meanwhile.
+        compiled, written = await asyncio.to_thread(lambda: (compile_rules(rules), encode_rules(rules, SOFTWARE)))
         ways: dict[str, _Way] = {}
         for bidder in config.bidders:
             way = _way(bidder, config, self._clock)
@@ -307,7 +308,7 @@ class Server:
         await asyncio.gather(*(connection.open() for connection in fresh))
         self._ways = ways
         self._metrics.name_bidders(ways)
-        return Market(compiled, encode_rules(rules, SOFTWARE), {name: way.connection for name, way in ways.items()})
+        return Market(compiled, written, {name: way.connection for name, way in ways.items()})
 
     async def _close_after(self, seconds: float, connections: list[BidderConnection]) -> None:
         await asyncio.sleep(seconds)

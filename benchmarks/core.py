@@ -57,7 +57,7 @@ def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
     rules = compile_rules(market(16, Encoding.PROTOBUF))
     auction, replies = asked(rules, 16, Encoding.PROTOBUF)
     heard = [
-        Heard(row, rules.rules.bidders[row], invitation.imps, reply.body, protobuf.decode_reply(reply.body).wire, "USD")
+        Heard(row, rules.offerers[row], invitation.imps, reply.body, protobuf.decode_reply(reply.body).wire, "USD")
         for row, (invitation, reply) in enumerate(zip(auction.invitations, replies, strict=True))
     ]
     exchange, order, limits = rules.rules.exchange, rules.market.order, rules.rules.limits

@@ -135,3 +135,13 @@ def test_a_bid_at_the_floor_that_it_was_told_is_not_below_it(
         # A price of 0, or of less than a micro, is one for a deal only.
         enters = deal_id or answered.bidfloor >= 1e-6
         assert (LossReason.WON if enters else LossReason.INVALID_BID) == outcome.reason
+
+
+def test_a_deal_for_advertisers_without_a_name_is_open_to_none() -> None:
+    deal = {"id": "d", "wadomain": ["", "."]}
+    imp = {"id": "1", "banner": {}, "pmp": {"deals": [deal]}}
+    auction = opened({"imp": [imp]}, rules(BidderRules("a")))
+    bid = BidResponse.Bid(id="b", impid="1", price=1, dealid="d", adomain=["ford.com"])
+    reply = BidResponse(id="r", seatbid=[BidResponse.SeatBid(bid=[bid])])
+    (outcome,) = close_auction(auction, [Reply("a", ReplyStatus.BID, reply.SerializeToString())]).outcomes
+    assert LossReason.NOT_IN_DEAL == outcome.reason

@@ -18,7 +18,7 @@ from auction.core.floors import Floors
 from auction.core.offers import Heard, Offers, offers
 from auction.core.openrtb import json, protobuf
 from auction.core.openrtb.protobuf import Sale
-from auction.core.validation import Checks
+from auction.core.validation import Checks, Offerer
 from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Outcome, Warning
 from auction.model.currencies import ISO_4217
 from auction.model.errors import InvalidReply, InvalidRequest, OtherData
@@ -51,7 +51,7 @@ class CompiledRules(msgspec.Struct, frozen=True):
 
     Bidders whom no floor rule and no adjustment names share a group, and with it every floor: `groups` has each
     bidder's, `group_names` a bidder of each (of those it stands for nobody, empty). `profile_of` has each bidder's row
-    in `profiles`, `rows` its place in the rules by name.
+    in `profiles`, `rows` its place in the rules by name, `offerers` what its bids are checked by.
     """
 
     rules: Rules
@@ -65,6 +65,7 @@ class CompiledRules(msgspec.Struct, frozen=True):
     groups: tuple[int, ...]
     group_names: tuple[str, ...]
     rows: dict[str, int]
+    offerers: tuple[Offerer, ...]
 
 
 def compile_rules(rules: Rules) -> CompiledRules:
@@ -101,6 +102,10 @@ def compile_rules(rules: Rules) -> CompiledRules:
         groups=groups,
         group_names=tuple(group_names),
         rows={name: row for row, name in enumerate(names)},
+        offerers=tuple(
+            Offerer(bidder.name, frozenset(bidder.seats), frozenset(bidder.blocked_creatives))
+            for bidder in rules.bidders
+        ),
     )
 
 
@@ -312,7 +317,7 @@ def _read(invitation: Invitation, reply: Reply, request_id: str, rules: Compiled
     if answer.id != request_id and (answer.id or rules.rules.exchange.strict_ids):
         return NonBidStatus.NO_BID if protobuf.is_empty(answer.wire) else NonBidStatus.INVALID_RESPONSE
     row = rules.rows[reply.bidder]
-    return Heard(row, rules.rules.bidders[row], invitation.imps, body, answer.wire, answer.currency)
+    return Heard(row, rules.offerers[row], invitation.imps, body, answer.wire, answer.currency)
 
 
 def _response_currency(request: BidRequest, rules: CompiledRules) -> str:

@@ -19,11 +19,11 @@ from auction.core.kernels import sieve as cells
 from auction.core.kernels.clear import BIDDER, COLUMNS, COMPETITOR, IMP, PRICE, RANK, RANKED
 from auction.core.kernels.sieve import PLACE_CELLS, REPLY_CELLS, sift
 from auction.core.openrtb import protobuf
-from auction.core.validation import Checks, Verdict
+from auction.core.validation import Checks, Offerer, Verdict
 from auction.model.money import LIMIT, CpmMicros
 from auction.model.reply import Bid
 from auction.model.request import BANNER, BidRequest, Format
-from auction.model.rules import BidderRules, ExchangeRules, Limits
+from auction.model.rules import ExchangeRules, Limits
 from auction.v1.openrtb_pb2 import BidResponse as ResponseMessage
 
 # A floor told in a small currency may be beyond int64; no bid reaches it, since none above the limit gets this far.
@@ -38,7 +38,7 @@ class Heard(msgspec.Struct, frozen=True, gc=False):
     """A reply with something in it: whose (a row of the rules), what it was asked for, its message."""
 
     bidder: int
-    rules: BidderRules
+    rules: Offerer
     asked: tuple[int, ...]
     body: bytes
     wire: ResponseMessage

@@ -20,7 +20,7 @@ from auction.model.money import LIMIT, CpmMicros, price_micros
 from auction.model.reasons import LossReason
 from auction.model.reply import Bid
 from auction.model.request import AUDIO, VIDEO, BidRequest, Deal, Imp
-from auction.model.rules import BidderRules, ExchangeRules
+from auction.model.rules import ExchangeRules
 
 # Characters of a bid's id that a warning names it by; an id may be as long as the reply it came in.
 ID_CHARS_MAX = 64
@@ -28,17 +28,23 @@ ID_CHARS_MAX = 64
 _TIMED = (VIDEO, AUDIO)
 
 
+class Offerer(msgspec.Struct, frozen=True, gc=False):
+    """A bidder as its bids are checked: the seats it may bid for (empty: any), its creatives that are not shown."""
+
+    name: str
+    seats: frozenset[str]
+    blocked_creatives: frozenset[str]
+
+
 class Verdict(msgspec.Struct, frozen=True, gc=False):
     """One bid after the checks. `reason` None: it stands, up to its floor, and has terms.
 
-    `bidder` is a row of the rules, `imp` one of the request, -1 for none; `dealid` the deal that it counts for, empty
-    for none; `price` micros of `currency`; `ranked` micros of the auction currency.
+    `imp` is a row of the request, -1 for none; `dealid` the deal that it counts for, empty for none; `price` micros of
+    its reply's currency; `ranked` micros of the auction currency.
     """
 
-    bidder: int
     bid: Bid
     imp: int
-    currency: str
     dealid: str
     reason: LossReason | None
     duplicate: bool = False
@@ -81,7 +87,7 @@ class Checks:
         self.warnings: list[Warning] = []
 
     def verdicts(
-        self, bidder: int, rules: BidderRules, asked: tuple[int, ...], currency: str, bids: Sequence[Bid]
+        self, bidder: int, rules: Offerer, asked: tuple[int, ...], currency: str, bids: Sequence[Bid]
     ) -> list[Verdict]:
         """Check the bids of one bidder's reply, in the order sent; `asked` are the impressions it was asked for."""
         seen: set[tuple[str, str]] = set()
@@ -93,9 +99,9 @@ class Checks:
             identity = (bid.seat, bid.id)
             # 1 identity
             if not bid.id or imp < 0:
-                verdict = Verdict(bidder, bid, imp, currency, bid.dealid, LossReason.INVALID_BID)
+                verdict = Verdict(bid, imp, bid.dealid, LossReason.INVALID_BID)
             elif identity in seen:
-                verdict = Verdict(bidder, bid, imp, currency, bid.dealid, LossReason.INVALID_BID, True)
+                verdict = Verdict(bid, imp, bid.dealid, LossReason.INVALID_BID, True)
             else:
                 seen.add(identity)
                 verdict = self._verdict(bidder, rules, bid, imp, currency)
@@ -110,7 +116,7 @@ class Checks:
         """Give the way between prices in a currency and the auction's own; None without a rate."""
         return self._floors.way(currency)
 
-    def takes_seat(self, rules: BidderRules, seat: str) -> bool:
+    def takes_seat(self, rules: Offerer, seat: str) -> bool:
         """Tell whether a bidder may bid for a seat, and the seat in this auction."""
         request = self._request
         if not seat:  # no seat is on no list, not even on one with an empty name
@@ -127,12 +133,12 @@ class Checks:
             return None
         return self._found(bidder, name, row, imp, None, 0, 0, currency)
 
-    def _verdict(self, bidder: int, rules: BidderRules, bid: Bid, row: int, currency: str) -> Verdict:
+    def _verdict(self, bidder: int, rules: Offerer, bid: Bid, row: int, currency: str) -> Verdict:
         """Check a bid that has a name and a place."""
         dealid = bid.dealid
 
         def rejected(reason: LossReason) -> Verdict:
-            return Verdict(bidder, bid, row, currency, dealid, reason)
+            return Verdict(bid, row, dealid, reason)
 
         # 2 price and currency
         amount = bid.price
@@ -194,6 +200,7 @@ class Checks:
         # 7 floor: found here, compared by the kernel
         terms = self._found(bidder, rules.name, row, imp, deal, format if seconds else 0, seconds, currency)
         if terms is None:
+            # A bid that is beyond the limit only once weighed is at fault itself; a floor without a rate is our fault.
             weighed = self._floors.way(currency, self._floors.weight(rules.name, dealid or None, imp))
             beyond = weighed is not None and weighed.ranked(price) > LIMIT
             return rejected(LossReason.INVALID_BID if beyond else LossReason.INTERNAL_ERROR)
@@ -201,7 +208,7 @@ class Checks:
         ranked = terms.scale.ranked(price) if terms.agreed < 0 else terms.agreed
         if ranked > LIMIT:
             return rejected(LossReason.INVALID_BID)
-        return Verdict(bidder, bid, row, currency, dealid, None, False, price, ranked, terms)
+        return Verdict(bid, row, dealid, None, False, price, ranked, terms)
 
     def _found(
         self,

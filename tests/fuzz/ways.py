@@ -38,7 +38,7 @@ def read(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> list[Hear
         if answer.nbr is not None or (answer.id != auction.request.id and (answer.id or rules.exchange.strict_ids)):
             continue
         row = auction.rules.rows[invitation.bidder]
-        heard.append(Heard(row, rules.bidders[row], invitation.imps, body, answer.wire, answer.currency))
+        heard.append(Heard(row, auction.rules.offerers[row], invitation.imps, body, answer.wire, answer.currency))
     return heard
 
 

@@ -109,7 +109,7 @@ def _texts(texts: Sequence[str]) -> frozenset[str]:
 
 
 def _blocks(message: RequestMessage) -> Blocks | None:
-    badv, bcat, bapp, wlang, wlangb = _BLOCKS(message)
+    badv, bcat, bapp, wlang, wlangb = _BLOCK_FIELDS(message)
     if not (badv or bcat or bapp or wlang or wlangb):
         return None
     return Blocks(
@@ -124,12 +124,17 @@ def _blocks(message: RequestMessage) -> Blocks | None:
     )
 
 
-_BLOCKS = attrgetter("badv", "bcat", "bapp", "wlang", "wlangb")
+# Several fields of a message are read in one step, which costs less than one access each.
+_BLOCK_FIELDS = attrgetter("badv", "bcat", "bapp", "wlang", "wlangb")
 
 
 def domain(text: str) -> str:
     """Write a domain as it is compared: without case, and without the dot of the root."""
     return text.lower().removesuffix(".")
+
+
+# A list of empty names only is open to no advertiser, where no list is open to all.
+_NOBODY = frozenset({""})
 
 
 def _domains(texts: Iterable[str]) -> frozenset[str]:
@@ -152,7 +157,7 @@ def audience(message: RequestMessage) -> Audience:
 
 
 def _imp(row: int, imp: RequestMessage.Imp, limits: Limits) -> Imp:
-    id, tagid, amount, code = _IMP(imp)
+    id, tagid, amount, code = _IMP_FIELDS(imp)
     if not id:
         raise InvalidRequest(f"imp[{row}].id", "missing")
     formats: dict[int, Format] = {}
@@ -197,7 +202,7 @@ def _imp(row: int, imp: RequestMessage.Imp, limits: Limits) -> Imp:
     )
 
 
-_IMP = attrgetter("id", "tagid", "bidfloor", "bidfloorcur")
+_IMP_FIELDS = attrgetter("id", "tagid", "bidfloor", "bidfloorcur")
 _NO_DEALS: dict[str, Deal] = {}
 _NO_SIZES: frozenset[tuple[int, int]] = frozenset()
 _NO_NUMBERS: frozenset[int] = frozenset()
@@ -212,7 +217,7 @@ def _banner(banner: RequestMessage.Banner) -> Format:
     sizes = {(width, height)} if width > 0 and height > 0 else set()
     ratios = []
     for format in formats:
-        width, height, wratio, hratio = _FORMAT(format)
+        width, height, wratio, hratio = _FORMAT_FIELDS(format)
         if width > 0 and height > 0:
             sizes.add((width, height))
         elif wratio > 0 and hratio > 0:
@@ -221,7 +226,7 @@ def _banner(banner: RequestMessage.Banner) -> Format:
 
 
 _BANNER_FIELDS = attrgetter("w", "h", "format", "battr")
-_FORMAT = attrgetter("w", "h", "wratio", "hratio")
+_FORMAT_FIELDS = attrgetter("w", "h", "wratio", "hratio")
 
 
 def _deals(path: str, deals: Sequence[RequestMessage.Deal], limits: Limits) -> dict[str, Deal]:
@@ -236,7 +241,7 @@ def _deals(path: str, deals: Sequence[RequestMessage.Deal], limits: Limits) -> d
 
 
 def _deal(path: str, place: int, deal: RequestMessage.Deal) -> Deal:
-    id, at, amount, currency, rate, durfloors, wseat, wadomain = _DEAL(deal)
+    id, at, amount, currency, rate, durfloors, wseat, wadomain = _DEAL_FIELDS(deal)
     if not id:
         raise InvalidRequest(f"{path}.id", "missing")
     if at not in (0, 1, 2, 3):
@@ -254,13 +259,13 @@ def _deal(path: str, place: int, deal: RequestMessage.Deal) -> Deal:
         currency,
         at,
         frozenset(wseat) if wseat else _NOTHING,
-        _domains(wadomain) if wadomain else _NOTHING,
+        (_domains(wadomain) or _NOBODY) if wadomain else _NOTHING,
         timed,
         (floor is not None and cpm(floor) > amount) or (timed is not None and timed.fine),
     )
 
 
-_DEAL = attrgetter("id", "at", "bidfloor", "bidfloorcur", "mincpmpersec", "durfloors", "wseat", "wadomain")
+_DEAL_FIELDS = attrgetter("id", "at", "bidfloor", "bidfloorcur", "mincpmpersec", "durfloors", "wseat", "wadomain")
 
 
 def _timed(path: str, media: RequestMessage.Video | RequestMessage.Audio) -> Format:
@@ -313,7 +318,7 @@ def _no_currency(path: str, code: str) -> InvalidRequest:
     return InvalidRequest(f"{path}.bidfloorcur", f'expected an ISO 4217 code, was "{code[:16]}"')
 
 
-_FORMATS = {VIDEO: "video", AUDIO: "audio"}
+_TIMED_FORMATS = {VIDEO: "video", AUDIO: "audio"}
 
 
 def view(message: RequestMessage, imps: Sequence[int], tmax_ms: int, told: Mapping[Whose, Told]) -> bytes:
@@ -353,7 +358,7 @@ def view(message: RequestMessage, imps: Sequence[int], tmax_ms: int, told: Mappi
 
 def _tell(imp: RequestMessage.Imp, whose: Whose, told: Told) -> None:
     if len(whose) == 2:
-        _tell_by_duration(getattr(imp, _FORMATS[whose[1]]), told)
+        _tell_by_duration(getattr(imp, _TIMED_FORMATS[whose[1]]), told)
         return
     holder = imp if len(whose) == 1 else imp.pmp.deals[whose[2]]
     holder.bidfloorcur = told.currency
@@ -411,7 +416,7 @@ def scale_floors(body: bytes, scale: Fraction) -> bytes:
 
     for imp in message.imp:
         scaled(imp, "bidfloor")
-        for format in _FORMATS.values():
+        for format in _TIMED_FORMATS.values():
             if imp.HasField(format):
                 media = getattr(imp, format)
                 scaled(media, "mincpmpersec")
@@ -437,11 +442,11 @@ def decode_reply(body: bytes) -> Answer:
     except DecodeError as error:
         raise InvalidReply("expected a BidResponse message") from error
     # Absent is USD; the canonical message declares no default.
-    id, currency, nbr = _ANSWER(message)
+    id, currency, nbr = _ANSWER_FIELDS(message)
     return Answer(id, currency or "USD", nbr if nbr or message.HasField("nbr") else None, message)
 
 
-_ANSWER = attrgetter("id", "cur", "nbr")
+_ANSWER_FIELDS = attrgetter("id", "cur", "nbr")
 
 
 def is_empty(wire: ResponseMessage) -> bool:
@@ -461,11 +466,11 @@ def bid(wire: ResponseMessage, seatbid: int, place: int) -> Bid:
 
 
 def _bid(seat: str, bid: ResponseMessage.Bid) -> Bid:
-    id, impid, price, dealid = _OFFER(bid)
+    id, impid, price, dealid = _OFFER_FIELDS(bid)
     return Bid(id, impid, price if price or bid.HasField("price") else None, dealid, seat, bid)
 
 
-_OFFER = attrgetter("id", "impid", "price", "dealid")
+_OFFER_FIELDS = attrgetter("id", "impid", "price", "dealid")
 
 
 class Sale(msgspec.Struct, frozen=True, gc=False):
