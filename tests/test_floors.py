@@ -354,6 +354,18 @@ def test_a_deal_under_a_weight_of_its_own_is_told_the_impressions_floors_by_it()
     )
 
 
+def test_a_deal_without_a_weight_is_told_the_impressions_floors_as_they_stand() -> None:
+    market = floors(weighings=(Weighing(None, "d", None, NEUTRAL), Weighing(None, None, None, Weight(1, 2))))
+    one = imp(100, deals=(deal(),))
+    assert {(0,): Told("USD", CpmMicros(200)), (0, -1, 0): Told("USD", CpmMicros(100))} == market.told(
+        request(one), "a", None, ()
+    )
+    one = imp(0, formats={VIDEO: timed((1, 5, 300), rate=10)}, deals=(deal(),))
+    by_video = {(0, VIDEO): Told("USD", None, (CpmMicros(600),), CpmMicros(20))}
+    of_deal = {(0, -1, 0): Told("USD", CpmMicros(0), (CpmMicros(300),), CpmMicros(10), ((1, 5),))}
+    assert {**by_video, **of_deal} == market.told(request(one), "a", None, ())
+
+
 def test_a_deal_with_floors_by_duration_alone_is_told_the_impressions_by_its_weight() -> None:
     market = floors(weighings=(Weighing(None, "d", None, Weight(1, 2)),))
     one = imp(100, formats={VIDEO: None}, deals=(deal(by=timed((1, 5, 300))), deal("e", by=timed(rate=3), place=1)))

@@ -6,8 +6,9 @@ from itertools import product
 from typing import Any
 
 import pytest
-from test_sieve import BANNER, BID, answer, decided, opened, with_
+from test_sieve import BANNER, BID, CASES, SECURE, answer, decided, opened, with_
 
+from auction.core.kernels.sieve import HELD
 from tests.fuzz.wire import number, packed, text
 
 SIZES = [(300, 250), (320, 50), (728, 90)]
@@ -63,3 +64,19 @@ def test_a_letter_is_folded_and_nothing_else_is() -> None:
         ("@{`{.example", False),
     ):  # fmt: skip
         assert blocked != through(request, BID + text(7, sent)), sent
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_bid_is_marked_with_one_where_it_is_held_back_and_with_nothing_else(name: str) -> None:
+    request, bid, passes, _ = CASES[name]
+    mark = decided(opened(request), [answer(bid)]).places[HELD]
+    assert mark in ((0,) if passes else (0, 1))  # seats are looked at later
+
+
+def test_only_the_whole_word_http_is_not_secure() -> None:
+    word = "http:"
+    assert not through(SECURE, BID + text(6, word))
+    for place, letter in product(range(5), "htp:xHTP;"):
+        sent = word[:place] + letter + word[place + 1 :]
+        for markup in (sent, f"..{sent}", f"{sent}..", f"h{sent}t"):
+            assert (sent.lower() != word) == through(SECURE, BID + text(6, markup)), markup
