@@ -12,7 +12,7 @@ from pathlib import Path
 from auction.edge.metrics import markdown
 from benchmarks.results import table
 from deploy import values
-from tests import vectors
+from tests import promises, vectors
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = sorted((ROOT / "proto" / "auction" / "v1").glob("*.proto"))
@@ -35,6 +35,7 @@ def documents() -> dict[Path, str]:
         benchmarks: between(benchmarks.read_text(), "results", table()),
         chart: between(chart.read_text(), "values", values.table()),
         values.CHART / "values.schema.json": values.schema(),
+        promises.RULES: between(promises.RULES.read_text(), "settings", promises.settings_table()),
         **vectors.documents(),
     }
 
