@@ -13,8 +13,8 @@ BUILDER     ?=
 VERSION     := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' auction/__init__.py)
 IMAGE       ?= auction:$(VERSION)
 BUILD_FLAGS ?=
-# What `make test-deploy` builds and runs the image with.
-TOOLS       := buildah mmdebstrap runc
+# Programs of `make test-deploy`, each called like its Debian package: for the image, then for alerts and dashboard.
+TOOLS       := buildah mmdebstrap runc prometheus
 
 # What holds the core, and takes less than a minute with its kernels interpreted.
 CORE   := $(addprefix tests/test_,conformance.py refusals.py replay.py replies.py views.py json_codec.py money.py)
@@ -109,7 +109,8 @@ test-deploy: $(DEPLOY) ## what can be shown of the image, the chart and identiti
 	@absent=$$(for tool in $(TOOLS); do command -v $$tool >/dev/null || echo $$tool; done); \
 	if test -n "$$absent" && test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
 		echo "installing" $$absent "with apt-get ..."; \
-		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $$absent; } >/dev/null \
+		export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; : "in which no package starts a daemon"; \
+		{ apt-get -qq update && apt-get -qq install --yes --no-install-recommends $$absent; } >/dev/null \
 			|| echo "test-deploy: not to be installed here:" $$absent; \
 	fi
 	@$(BIN)/python -m pytest tests/deploy
