@@ -101,3 +101,9 @@ def test_each_value_that_switches_something_on_has_a_ci_file() -> None:
     kinds = set(re.findall(r"^kind: (\w+)", templates, re.MULTILINE))
     seen = {found["kind"] for file in CI for found in render(yaml.safe_load(file.read_text()))}
     assert kinds <= seen
+
+
+@pytest.mark.parametrize("file", CI, ids=lambda path: path.name)
+def test_a_release_and_a_namespace_may_be_called_a_number(file: Path) -> None:
+    rendered = render(yaml.safe_load(file.read_text()), name="2026", namespace="11")
+    assert [] == [fault for found in rendered for fault in faults(found, KUBERNETES[-1])]
