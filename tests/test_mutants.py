@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+from importlib import import_module
 
-from tests.mutants.mutations import mutants, mutated
+from tests.mutants.mutations import NOTHING, mutants, mutated
 from tests.mutants.run import SURVIVORS, TESTS, accepted
 
 SOURCE = '''
@@ -56,6 +57,13 @@ def test_what_is_alike_is_told_apart_by_its_turn_and_not_by_its_line() -> None:
     assert [("pass", 1), ("pass", 2)] == [(mutant.after, mutant.nth) for mutant in mutants("a.py", twice)]
     moved = [mutant.identity for mutant in mutants("a.py", f"\n\n{SOURCE}")]
     assert moved == [mutant.identity for mutant in mutants("a.py", SOURCE)]
+
+
+def test_what_is_added_without_effect_is_nothing_indeed() -> None:
+    kernels = [import_module(f"auction.core.kernels.{name}") for name in ("clear", "sieve")]
+    for name in NOTHING:
+        assert {0} == {getattr(kernel, name) for kernel in kernels if hasattr(kernel, name)}
+        assert ["pass"] == [mutant.after for mutant in mutants("a.py", f"a[b + {name}]\n")]
 
 
 def test_known_survivors_are_of_files_on_trial_and_have_a_reason_each() -> None:

@@ -80,3 +80,12 @@ def test_only_the_whole_word_http_is_not_secure() -> None:
         sent = word[:place] + letter + word[place + 1 :]
         for markup in (sent, f"..{sent}", f"{sent}..", f"h{sent}t"):
             assert (sent.lower() != word) == through(SECURE, BID + text(6, markup)), markup
+
+
+def test_blocked_names_of_any_length_are_found_and_those_behind_them() -> None:
+    for size in (1, 127, 128, 255, 256, 257, 511, 512, 1000):
+        domain, category = f"{'l' * size}.example", "7" * size
+        request = with_(BANNER, badv=[domain, "ford.com"], bcat=[category, "IAB1"])
+        for blocked in (text(7, domain), text(7, "ford.com"), text(15, category), text(15, "IAB1")):
+            assert not through(request, BID + blocked), size
+        assert through(request, BID + text(7, "other.example") + text(15, "IAB2"))

@@ -44,6 +44,9 @@ ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
 # Which way to round, and which of two amounts counts, is what money is about.
 NAMES = {"max": "min", "min": "max", "down": "up", "up": "down", "forth": "back", "back": "forth"}
 
+# First columns and cells, which stand at 0: with and without them, and without twice, is the same place.
+NOTHING = ("IMP", "IMPS", "IMP_ID", "ATTRIBUTES", "REASON", "REPLY", "START", "TOLD", "WINNER")
+
 _SILENT = ("annotation", "returns", "decorator_list", "msg", "exc", "cause")
 _OF_THE_COMPILER = ("njit", "types", "NewType")
 
@@ -171,6 +174,8 @@ def _of_node(node: ast.AST) -> Iterator[Change]:
             for place, op in enumerate(ops):
                 for other in COMPARISONS[type(op)]:
                     yield ops, place, other()
+        case ast.BinOp(op=ast.Add(), right=ast.Name(id=name)) if name in NOTHING:
+            pass
         case ast.BinOp(op=op) | ast.AugAssign(op=op) if type(op) in ARITHMETIC:
             yield node, "op", ARITHMETIC[type(op)]()
         case ast.BoolOp(op=op):
