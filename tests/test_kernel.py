@@ -14,6 +14,7 @@ from itertools import permutations
 
 import numpy as np
 import oracle
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -229,6 +230,16 @@ def test_lowest_rank_wins_a_tie_wherever_it_stands() -> None:
 def test_equal_ranks_go_to_the_first_bidder() -> None:
     rows = [bid(5, 7, competitor=1, bidder=1), bid(5, 7, competitor=0, bidder=0)]
     assert (1, 5, OWN_BID, 5) == by_kernel(rows, 1, 0)[1][0]
+
+
+@pytest.mark.parametrize(("ranked", "looked_at"), [(4, False), (5, True), (6, False)])
+def test_the_rank_of_a_refused_agreed_price_is_looked_at_where_it_ties_with_the_winner(
+    ranked: int, looked_at: bool
+) -> None:
+    refused = bid(ranked, floor=ranked, competitor=1, bidder=1)
+    refused[PRICE], refused[DEAL_FLOOR], refused[DEAL], refused[AT] = 1, ranked, 1, 3
+    out = np.zeros(2 * RESULTS + SETTLEMENTS, np.int64)
+    assert looked_at == clear_imps(np.array(bid(5) + refused, np.int64), 1, 1, -1, 0, out)
 
 
 def test_increment_beyond_int64_is_capped_at_the_bid() -> None:
