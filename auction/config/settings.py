@@ -356,7 +356,7 @@ class Floor(_Section):
     domain: OrAny[Domain] = Field(default=_FLOOR.domain, description="Of the site, app or screen.")
     tagid: OrAny[Text] = Field(default=_FLOOR.tagid, description="Its placement.")
     country: OrAny[Country] = Field(default=_FLOOR.country, description="Where the device is.")
-    deviceType: OrAny[DeviceType] = Field(  # noqa: N815
+    deviceType: OrAny[DeviceType] = Field(  # noqa: N815  # as for mediaType
         default=_FLOOR.device_type, description="What kind of device it is, as OpenRTB numbers them."
     )
     bidder: OrAny[Name] = Field(default=_FLOOR.bidder, description="Who is asked.")
