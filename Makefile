@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 RUN    := $(VENV)/.run
 DEV    := $(VENV)/.dev
 DEPLOY := $(VENV)/.deploy
+DRILL  := $(VENV)/.drill
 PIP    := $(BIN)/pip install --quiet --disable-pip-version-check --require-hashes
 
 # `make image`: who builds, under which name, with which further words for the builder.
@@ -41,6 +42,11 @@ $(DEV): $(RUN) requirements-dev.lock
 $(DEPLOY): $(DEV) requirements-deploy.lock
 	@echo "installing what tests of the deployment need ..."
 	@$(PIP) -r requirements-deploy.lock
+	@touch $@
+
+$(DRILL): $(DEV) requirements-drill.lock
+	@echo "installing what drills need ..."
+	@$(PIP) -r requirements-drill.lock
 	@touch $@
 
 demo: $(RUN) ## run an exchange with six bidders here, on real requests
@@ -95,6 +101,7 @@ lock: $(DEV) ## resolve the locks again
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --extra dev pyproject.toml -o requirements-dev.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.lock pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.lock --extra deploy pyproject.toml -o requirements-deploy.lock
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header -c requirements-dev.lock --extra drill pyproject.toml -o requirements-drill.lock
 	@printf 'hatchling\neditables\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate -c requirements-dev.lock - -o requirements-build.lock
 
 image: ## build the image with docker, podman or buildah, whichever is here
