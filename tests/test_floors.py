@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from auction.core.adjustments import Weighing
 from auction.core.floor_rules import compiled
 from auction.core.floors import Floors
+from auction.core.floors import floors as compiled_floors
 from auction.model.fx import NEUTRAL, Fx, Weight
 from auction.model.money import LIMIT, MICROS, CpmMicros
 from auction.model.request import (
@@ -51,7 +52,7 @@ def floors(
     currency: str = "USD", min_price: int = 0, weighings: tuple[Weighing, ...] = (), rules: FloorRules | None = None
 ) -> Floors:
     table = NOTHING if rules is None else compiled(rules)
-    return Floors(currency, CpmMicros(min_price), RATES, table, weighings, {})
+    return compiled_floors(currency, CpmMicros(min_price), RATES, table, weighings)
 
 
 def timed(*rows: tuple[int | None, int | None, int], rate: int | None = None) -> Timed:
@@ -429,7 +430,7 @@ def test_a_way_is_made_once_for_each_currency_with_a_rate() -> None:
     market = floors()
     assert market.way("EUR") is market.way("EUR")
     assert market.way("GBP") is None
-    assert ["EUR"] == list(market.ways)
+    assert ["EUR", "JPY", "USD"] == sorted(market.ways)
     weighed = market.way("EUR", Weight(1, 2))
     assert weighed is not None
     assert weighed != market.way("EUR")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from auction.core import adjustments, categories, clearing, eligibility, floor_rules
+from auction.core import adjustments, categories, clearing, eligibility, floor_rules, floors
 from auction.core.floors import Floors
 from auction.core.offers import Heard, Offers, offers
 from auction.core.openrtb import json, protobuf
@@ -95,7 +95,7 @@ def compile_rules(rules: Rules) -> CompiledRules:
         digest=rules.digest(),
         rates=rates,
         increment=increment,
-        floors=Floors(exchange.currency, exchange.min_price, rates, table, weighings, {}),
+        floors=floors.floors(exchange.currency, exchange.min_price, rates, table, weighings),
         market=clearing.market(exchange, increment, names),
         profiles=tuple(distinct),
         profile_of=tuple(distinct.index(profile) for profile in profiles),

@@ -11,13 +11,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from auction.core import adjustments
 from auction.core.adjustments import Weighing
-from auction.core.floor_rules import FloorTable, Values
+from auction.core.floor_rules import FloorTable, Model, Values
 from auction.model.fx import NEUTRAL, Rates, Scale, Weight, scale, told
 from auction.model.money import LIMIT, CpmMicros
 from auction.model.reasons import AuctionType
@@ -48,7 +48,11 @@ class Terms(msgspec.Struct, frozen=True, gc=False):
 
 
 class Floors(msgspec.Struct, frozen=True):
-    """The floors of one version of the rules. `ways` keeps one way for each currency with a rate, once it was asked."""
+    """The floors of one version of the rules.
+
+    `ways` has the way of each currency with a rate, unweighed, and `weighed` that of the auction's own currency for
+    each weight: what nearly every bid takes, made once.
+    """
 
     currency: str
     min_price: CpmMicros
@@ -56,6 +60,7 @@ class Floors(msgspec.Struct, frozen=True):
     table: FloorTable
     weighings: tuple[Weighing, ...]
     ways: dict[str, Scale]
+    weighed: dict[Weight, Scale]
 
     def weight(self, bidder: str, deal: str | None, imp: Imp) -> Weight:
         """Give how a bidder's bids are weighed, on a deal or in the open (None)."""
@@ -63,10 +68,13 @@ class Floors(msgspec.Struct, frozen=True):
 
     def raised(self, auction: str, request: BidRequest, audience: Audience, bidders: Sequence[str]) -> list[list[int]]:
         """Give what the exchange's rules ask of each bidder for each impression, 0 for nothing: a list per bidder."""
-        model = self.table.model(auction)
+        table, named = self.table, self.table.bidders
+        model = table.model(auction)
         if model is None:
             return []
-        return [[self.table.floor(model, _values(imp, audience, bidder)) for imp in request.imps] for bidder in bidders]
+        # Whom no rule names is asked what nobody's name would be.
+        common = _asked(table, model, request, audience, "")
+        return [_asked(table, model, request, audience, name) if name in named else common for name in bidders]
 
     def terms(
         self,
@@ -87,28 +95,35 @@ class Floors(msgspec.Struct, frozen=True):
         way = self.way(currency, weight)
         # An agreed price is what buyer and publisher shook hands on: no weight comes between.
         asks = NEUTRAL if at == _FIXED_PRICE else weight
+        amount, rate, source, of_deal = _governing(imp, deal, format, seconds)
+        if source == currency == self.currency and rate is None and way is not None:
+            # Most floors have no way to go: what was stated, or asked for by us, is what is seen, but for a weight.
+            asked = amount if of_deal or raised < amount else CpmMicros(raised)
+            most = max(asked, self.min_price)
+            floor, of_it = most, asked
+            if asks is not NEUTRAL:
+                floor, of_it = self._weighed(most, asks), self._weighed(asked, asks)
+            agreed = way.ranked(floor) if at == _FIXED_PRICE else CpmMicros(-1)
+            if agreed > LIMIT:
+                return None
+            return Terms(at, deal is not None, of_deal, floor, of_it if of_deal else _NOTHING, most, asked, way, agreed)
 
         def seen(amount: CpmMicros, source: str) -> CpmMicros | None:
             return told(amount, source, currency, self.currency, asks, self.rates)
 
-        amount, rate, source, of_deal = _governing(imp, deal, format, seconds)
-        if source == currency == self.currency and weight is NEUTRAL and rate is None and way is not None:
-            # Most floors have no way to go: what was stated, or asked for by us, is what is seen.
-            asked = amount if of_deal or raised < amount else CpmMicros(raised)
-            most = max(asked, self.min_price)
-            agreed = most if at == _FIXED_PRICE else CpmMicros(-1)
-            return Terms(at, deal is not None, of_deal, most, asked if of_deal else _NOTHING, most, asked, way, agreed)
-        floor, stated = seen(amount if rate is None else rate, source), self._here(amount, source)
+        stated = self._here(amount, source)
+        converted = seen(amount if rate is None else rate, source)
         if rate is not None:
             # Each second counts here as it is seen there, rounded first: in one currency the two are the same amount.
-            floor = None if floor is None else CpmMicros(floor * seconds)
+            converted = None if converted is None else CpmMicros(converted * seconds)
             each = self._here(rate, source)
             stated = None if each is None or each * seconds > LIMIT else CpmMicros(each * seconds)
         least, over = seen(self.min_price, self.currency), _NOTHING
         if raised and not of_deal:
             over = seen(CpmMicros(raised), self.currency) or over
-        if way is None or floor is None or stated is None or least is None:
+        if way is None or converted is None or stated is None or least is None:
             return None
+        floor = converted
         if over:
             floor, stated = max(floor, over), max(stated, CpmMicros(raised))
             if rate is not None:
@@ -126,14 +141,17 @@ class Floors(msgspec.Struct, frozen=True):
 
     def way(self, currency: str, weight: Weight = NEUTRAL) -> Scale | None:
         """Give the way between a bid's prices and the auction's; None without a rate."""
-        if weight is not NEUTRAL:
-            return scale(self.rates, currency, self.currency, weight)
-        found = self.ways.get(currency)
-        if found is None:
-            found = scale(self.rates, currency, self.currency, NEUTRAL)
-            if found is not None:
-                self.ways[currency] = found
-        return found
+        if weight is NEUTRAL:
+            return self.ways.get(currency)
+        if currency == self.currency:
+            return self.weighed[weight]
+        return scale(self.rates, currency, self.currency, weight)
+
+    def _weighed(self, amount: CpmMicros, weight: Weight) -> CpmMicros:
+        """Bring a floor in the auction's own currency to where a weighed bidder sees it."""
+        floor = told(amount, self.currency, self.currency, self.currency, weight, self.rates)
+        assert floor is not None
+        return floor
 
     def _here(self, amount: CpmMicros, source: str) -> CpmMicros | None:
         """Bring a floor to the auction currency, UP; None without a rate, or above the limit of amounts."""
@@ -149,27 +167,36 @@ class Floors(msgspec.Struct, frozen=True):
         changes = wanted is not None or self.min_price or self.weighings or any(raised)
         for row, imp in enumerate(request.imps):
             if changes or imp.fine:
-                floors.update(self._told_imp(row, imp, bidder, wanted, raised[row] if raised else 0, request.at))
+                self._tell(floors, row, imp, bidder, wanted, raised[row] if raised else 0, request.at)
         return floors
 
-    def _told_imp(
-        self, row: int, imp: Imp, bidder: str, wanted: str | None, raised: int, at: int
-    ) -> Iterator[tuple[Whose, Told]]:
+    def _tell(
+        self, floors: dict[Whose, Told], row: int, imp: Imp, bidder: str, wanted: str | None, raised: int, at: int
+    ) -> None:
         weight = self.weight(bidder, None, imp)
-        timed = {number: format.timed for number, format in imp.formats.items() if format.timed is not None}
-        held = Held(imp.floor, imp.currency, None, imp.fine)
-        open_floor = self._seen(held, wanted, weight, raised, may_change=not timed)
+        timed = {}
+        for number, format in imp.formats.items():
+            if format.timed is not None:
+                timed[number] = format.timed
+        here = self.currency if wanted is None else wanted
+        if here == imp.currency == self.currency:
+            open_floor = self._plainly(imp.floor, imp.fine, weight, raised)
+        else:
+            held = Held(imp.floor, imp.currency, None, imp.fine)
+            open_floor = self._seen(held, wanted, weight, raised, may_change=not timed)
         if open_floor is not None:
-            yield (row,), open_floor
+            floors[row,] = open_floor
         shown = imp.currency if open_floor is None else open_floor.currency
-        for number, floors in timed.items():
-            rows = self._seen(Held(None, imp.currency, floors, imp.fine), shown, weight, raised)
+        for number, by_duration in timed.items():
+            rows = self._seen(Held(None, imp.currency, by_duration, imp.fine), shown, weight, raised)
             if rows is not None:
-                yield (row, number), rows
+                floors[row, number] = rows
         for deal in imp.deals.values():
             asks = NEUTRAL if (deal.at or at) == _FIXED_PRICE else self.weight(bidder, deal.id, imp)
             own: Told | None = None
-            if deal.floor is not None or deal.timed is not None:
+            if deal.floor is not None and deal.timed is None and here == deal.currency == self.currency:
+                own = self._plainly(deal.floor, deal.fine, asks, 0)
+            elif deal.floor is not None or deal.timed is not None:
                 own = self._seen(Held(deal.floor, deal.currency, deal.timed, deal.fine), wanted, asks, 0)
                 if deal.floor is None and asks != weight:
                     # Bids that say no duration answer to the impression's floor, by another weight than is told there.
@@ -179,13 +206,20 @@ class Floors(msgspec.Struct, frozen=True):
                         own = msgspec.structs.replace(own or Told(shown_in), floor=plain.floor)
             elif asks != weight:
                 # It answers to the impression's floor by another weight than the one that is told there.
-                by_duration = next(iter(timed.values()), None)
-                own = self._seen(Held(imp.floor, imp.currency, by_duration, True), wanted, asks, raised)
-                if own is not None and by_duration is not None:
-                    ranges = tuple((least, most) for least, most, _ in by_duration.rows)
+                first = next(iter(timed.values()), None)
+                own = self._seen(Held(imp.floor, imp.currency, first, True), wanted, asks, raised)
+                if own is not None and first is not None:
+                    ranges = tuple((least, most) for least, most, _ in first.rows)
                     own = msgspec.structs.replace(own, ranges=ranges)
             if own is not None:
-                yield (row, -1, deal.place), own
+                floors[row, -1, deal.place] = own
+
+    def _plainly(self, floor: CpmMicros, fine: bool, weight: Weight, raised: int) -> Told | None:
+        """Bring one floor in the auction's own currency to where a bidder sees it; None where it stands so already."""
+        most = max(floor, raised, self.min_price)
+        if weight is not NEUTRAL:
+            most = self._weighed(CpmMicros(most), weight)
+        return Told(self.currency, CpmMicros(most)) if most != floor or fine else None
 
     def _seen(
         self, held: Held, wanted: str | None, weight: Weight, raised: int, may_change: bool = False
@@ -195,10 +229,6 @@ class Floors(msgspec.Struct, frozen=True):
         `may_change`: where there is no floor, and what is asked has no rate to its currency, it may be told in ours.
         """
         source = held.currency
-        if weight is NEUTRAL and source == self.currency and wanted in (None, source) and held.timed is None:
-            assert held.floor is not None
-            most = max(held.floor, raised, self.min_price)
-            return Told(source, CpmMicros(most)) if most != held.floor or held.fine else None
         currency = source if wanted is None or self.rates.ratio(source, wanted) is None else wanted
 
         def over(currency: str) -> CpmMicros | None:
@@ -235,6 +265,29 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     fine: bool
 
 
+def floors(
+    currency: str, min_price: CpmMicros, rates: Rates, table: FloorTable, weighings: tuple[Weighing, ...]
+) -> Floors:
+    """Make the floors of one version of the rules."""
+    ways = ((code, scale(rates, code, currency, NEUTRAL)) for code in (currency, *rates.per_usd))
+    return Floors(
+        currency,
+        min_price,
+        rates,
+        table,
+        weighings,
+        {code: way for code, way in ways if way is not None},
+        dict(_weighed(rates, currency, (NEUTRAL, *(weighing.weight for weighing in weighings)))),
+    )
+
+
+def _weighed(rates: Rates, currency: str, weights: Iterable[Weight]) -> Iterable[tuple[Weight, Scale]]:
+    for weight in weights:
+        way = scale(rates, currency, currency, weight)
+        assert way is not None
+        yield weight, way
+
+
 def _governing(imp: Imp, deal: Deal | None, format: int, seconds: int) -> tuple[CpmMicros, CpmMicros | None, str, bool]:
     """Find a bid's floor: an amount, or a rate per second instead; its currency; whether the deal states it."""
     if deal is not None:
@@ -250,6 +303,10 @@ def _governing(imp: Imp, deal: Deal | None, format: int, seconds: int) -> tuple[
         if row is not None or timed.rate is not None:
             return row or _NOTHING, timed.rate if row is None else None, imp.currency, False
     return imp.floor, None, imp.currency, False
+
+
+def _asked(table: FloorTable, model: Model, request: BidRequest, audience: Audience, bidder: str) -> list[int]:
+    return [table.floor(model, _values(imp, audience, bidder)) for imp in request.imps]
 
 
 def _values(imp: Imp, audience: Audience, bidder: str) -> Values:
