@@ -21,10 +21,11 @@ TOOLS       := buildah mmdebstrap runc prometheus
 CORE   := $(addprefix tests/test_,conformance.py refusals.py replay.py replies.py views.py json_codec.py money.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench load load-ui soak coverage fuzz mutants proto docs lock image test-deploy clean
+.PHONY: help demo run test check format bench load load-ui soak coverage fuzz mutants proto docs lock image test-deploy \
+	check-deploy render diff deploy smoke canary promote rollback drift clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(RUN): requirements.lock pyproject.toml
 	@echo "installing into $(VENV) ..."
@@ -121,6 +122,34 @@ test-deploy: $(DEPLOY) ## what can be shown of the image, the chart and identiti
 			|| echo "test-deploy: not to be installed here:" $$absent; \
 	fi
 	@$(BIN)/python -m pytest tests/deploy
+
+check-deploy: $(DEPLOY) ## every environment against Kubernetes' schemas, the pipeline against CircleCI's
+	@$(BIN)/python -m pytest $(addprefix tests/deploy/test_,chart_schema.py environments.py pipeline.py)
+
+# ENV is an environment of deploy/helmfile.yaml; these two take all of them without one, and write files into OUT too.
+render: $(DEPLOY) ## what ENV sends to its cluster
+	@$(BIN)/python -m deploy.manifests render $(ENV) $(if $(OUT),--out $(OUT))
+
+diff: $(DEPLOY) ## what is changed in ENV since revision BASE (HEAD), or since what is `released`
+	@$(BIN)/python -m deploy.manifests diff $(ENV) --base $(or $(BASE),HEAD) $(if $(OUT),--out $(OUT))
+
+deploy: $(RUN) ## bring ENV to what its files say (helmfile, helm)
+	@$(BIN)/python -m deploy.rollout deploy $(ENV)
+
+smoke: $(RUN) ## ask ENV for health and one auction (helm)
+	@$(BIN)/python -m deploy.rollout smoke $(ENV)
+
+canary: $(RUN) ## try what the files of ENV say in REPLICAS pods (1), or in WEIGHT percent of them (helm)
+	@$(BIN)/python -m deploy.rollout canary $(ENV) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(WEIGHT),--weight $(WEIGHT))
+
+promote: $(RUN) ## bring all of ENV to what its canary tried, and end it (helm)
+	@$(BIN)/python -m deploy.rollout promote $(ENV)
+
+rollback: $(RUN) ## bring ENV back to REVISION, or to the last one without a canary (helm)
+	@$(BIN)/python -m deploy.rollout rollback $(ENV) $(if $(REVISION),--revision $(REVISION))
+
+drift: $(RUN) ## fail where ENV is not as its last release left it (helm, kubectl)
+	@$(BIN)/python -m deploy.rollout drift $(ENV)
 
 clean: ## remove the environment and everything generated locally
 	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage*
