@@ -64,7 +64,7 @@ def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
 
     def fill(sieved: bool = True) -> Offers:
         checks = Checks(auction.request, exchange, rules.floors, auction.raised, rules.groups)
-        return offers(heard, auction.request, exchange, checks, order, limits, sieved=sieved)
+        return offers(heard, auction.request, exchange, checks, order, rules.listings, limits, sieved=sieved)
 
     columns = fill().columns
     assert columns.size == 32 * COLUMNS

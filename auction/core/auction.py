@@ -13,8 +13,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from auction.core import adjustments, categories, clearing, eligibility, floor_rules, floors
+from auction.core import adjustments, categories, clearing, eligibility, floor_rules, floors, listings
 from auction.core.floors import Floors
+from auction.core.listings import Listings
 from auction.core.offers import Heard, Offers, offers
 from auction.core.openrtb import json, protobuf
 from auction.core.openrtb.protobuf import Sale
@@ -66,6 +67,7 @@ class CompiledRules(msgspec.Struct, frozen=True):
     group_names: tuple[str, ...]
     rows: dict[str, int]
     offerers: tuple[Offerer, ...]
+    listings: Listings
 
 
 def compile_rules(rules: Rules) -> CompiledRules:
@@ -106,6 +108,7 @@ def compile_rules(rules: Rules) -> CompiledRules:
             Offerer(bidder.name, frozenset(bidder.seats), frozenset(bidder.blocked_creatives))
             for bidder in rules.bidders
         ),
+        listings=listings.listings(rules.bidders),
     )
 
 
@@ -219,7 +222,7 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
         for invitation, reply in zip(auction.invitations, replies, strict=True)
     ]
     heard = [one for one in read if isinstance(one, Heard)]
-    made = offers(heard, request, exchange, checks, rules.market.order, rules.rules.limits)
+    made = offers(heard, request, exchange, checks, rules.market.order, rules.listings, rules.rules.limits)
     outcomes, winners = clearing.settle(request, made, rules.market)
 
     non_bids = _non_bids(auction, read, made, outcomes)

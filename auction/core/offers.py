@@ -1,14 +1,14 @@
 # The bids of an auction as rows: read, checked, and laid out for the clearing kernel.
 #
 # kernels/sieve.py walks over the bytes of all replies at once and writes the rows of bids in which it finds nothing to
-# ask; `_finer` puts to those what concerns few bidders. validation.py looks at whatever either holds back, one by one,
-# and is the only place that says what is wrong with a bid. Nothing depends on how many are held back but time, and
+# ask. validation.py looks at whatever it holds back, one by one, and is the only place that says what is wrong with a
+# bid. Nothing depends on how many are held back but time, and
 # tests/test_sieve.py sends every bid both ways.
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from auction.core.floors import Terms
 from auction.core.kernels import sieve as cells
-from auction.core.kernels.clear import BIDDER, COLUMNS, COMPETITOR, IMP, PRICE, RANK, RANKED
-from auction.core.kernels.sieve import PLACE_CELLS, REPLY_CELLS, sift
+from auction.core.kernels.clear import BIDDER, COLUMNS, COMPETITOR, IMP, RANK
+from auction.core.kernels.sieve import PLACE_CELLS, REPLY_CELLS, ROW_CELLS, sift
+from auction.core.listings import Listings
 from auction.core.openrtb import protobuf
 from auction.core.validation import Checks, Offerer, Verdict
 from auction.model.money import LIMIT, CpmMicros
@@ -28,6 +29,7 @@ from auction.v1.openrtb_pb2 import BidResponse as ResponseMessage
 
 # A floor told in a small currency may be beyond int64; no bid reaches it, since none above the limit gets this far.
 UNREACHABLE = CpmMicros(LIMIT + 1)
+INT64_MAX = 2**63 - 1
 # Bits of the sieve's filter for each text in it: one in eight false alarms at most, and they cost only time.
 FILTER_BITS_PER_TEXT = 8
 # 2 KiB while few texts are blocked; 128 KiB hold more than a request has room for.
@@ -81,8 +83,7 @@ class Offers(msgspec.Struct, frozen=True, gc=False):
 
     def seat(self, row: int) -> str:
         """Give the seat of a bid, empty for none."""
-        at = self.places[row * PLACE_CELLS + cells.SEAT]
-        return self.data[at : at + self.places[row * PLACE_CELLS + cells.SEAT_BYTES]].decode()
+        return _seat(self.data, self.places, row)
 
 
 def offers(
@@ -91,6 +92,7 @@ def offers(
     exchange: ExchangeRules,
     checks: Checks,
     order: Sequence[int],
+    listings: Listings,
     limits: Limits,
     *,
     sieved: bool = True,
@@ -108,20 +110,24 @@ def offers(
     at = 0
     for reply in heard:
         end = at + len(reply.body)
-        sheet += (at, end, order[reply.bidder], 0, len(reply.currency.encode()), LIMIT, 0, 0)
+        sheet += (at, end, order[reply.bidder], reply.bidder, 0, len(reply.currency.encode()), LIMIT, 0, 0)
         at = end
     terms = _write_terms(sheet, heard, request, checks, sieved)
 
     data = b"".join([reply.body for reply in heard])
     # No bid is shorter than its tag and its length.
     rows_max = min(len(heard) * limits.bids_per_reply, len(data) // 2)
-    columns = np.empty(rows_max * COLUMNS, np.int64)
-    places = np.empty(rows_max * PLACE_CELLS, np.int64)
-    prices = np.empty(rows_max, np.float64)
+    out = np.empty(rows_max * ROW_CELLS, np.int64)
     kept = np.frombuffer(array("q", sheet), np.int64)
-    rows = sift(np.frombuffer(data, np.uint8), np.frombuffer(texts, np.uint8), kept, columns, places, prices)
-    columns, told = columns[: rows * COLUMNS], kept[sheet[cells.REPLIES_AT] :].tolist()
-    found = places[: rows * PLACE_CELLS].tolist()
+    bodies, beside = np.frombuffer(data, np.uint8), np.frombuffer(texts, np.uint8)
+    rows = sift(bodies, beside, kept, listings.names, listings.cells, out)
+    columns, told = out[: rows * COLUMNS], kept[sheet[cells.REPLIES_AT] :].tolist()
+    at = rows_max * COLUMNS
+    found = out[at : at + rows * PLACE_CELLS].tolist()
+    at += rows_max * PLACE_CELLS
+    prices = out[at : at + rows].view(np.float64).tolist()
+    # Seats that the request allows concern few auctions, and are asked of each row that passed.
+    asks_seats = request.seats or request.blocked_seats
     replies = []
     first = 0
     for row, reply in enumerate(heard):
@@ -130,62 +136,22 @@ def offers(
         if whole == cells.TOGETHER:
             held = _looked_at(reply, range(first, first + count), protobuf.bids(reply.wire), checks)
         else:
-            passes = _finer(reply, terms[row], request, checks, columns, found, data)
             for place in range(first, first + count):
-                if found[place * PLACE_CELLS + cells.HELD] or (passes is not None and not passes(place)):
+                if found[place * PLACE_CELLS + cells.HELD] or (
+                    asks_seats and not checks.takes_seat(reply.rules, _seat(data, found, place))
+                ):
                     seatbid, bid = found[place * PLACE_CELLS + cells.SEATBID], found[place * PLACE_CELLS + cells.PLACE]
                     held |= _looked_at(reply, (place,), (protobuf.bid(reply.wire, seatbid, bid),), checks)
         for place, verdict in held.items():
             _write(columns, place, verdict)
         replies.append(Offered(reply, first, count, terms[row], held, whole == cells.TOO_MUCH))
         first += count
-    return Offers(columns, found, prices[:rows].tolist(), data, replies)
+    return Offers(columns, found, prices, data, replies)
 
 
-def _finer(
-    reply: Heard,
-    terms: Sequence[Terms | None],
-    request: BidRequest,
-    checks: Checks,
-    columns: NDArray[np.int64],
-    places: Sequence[int],
-    data: bytes,
-) -> Callable[[int], bool] | None:
-    """Give what else a row has to pass where a bidder's seats, creatives, currency or weight matter; None: nothing.
-
-    A row that passes has its ranked price in the columns.
-    """
-    rules = reply.rules
-    scaled = any(one is not None and not one.scale.plain for one in terms)
-    if not (scaled or rules.seats or rules.blocked_creatives or request.seats or request.blocked_seats):
-        return None
-    way = checks.way(reply.currency)
-    if way is None:
-        return None  # and every row was held back for that
-    highest = checks.highest
-
-    def text(at: int, size: int) -> str:
-        return data[at : at + size].decode()
-
-    def passes(row: int) -> bool:
-        at, column = row * PLACE_CELLS, row * COLUMNS
-        if not checks.takes_seat(rules, text(places[at + cells.SEAT], places[at + cells.SEAT_BYTES])):
-            return False
-        if rules.blocked_creatives:
-            crid = text(places[at + cells.CRID], places[at + cells.CRID_BYTES])
-            if crid in rules.blocked_creatives:
-                return False
-        if scaled:
-            standing = terms[columns[column + IMP]]
-            price = CpmMicros(int(columns[column + PRICE]))
-            assert standing is not None
-            ranked = standing.scale.ranked(price)
-            if way.ranked(price) > highest or ranked > LIMIT:
-                return False
-            columns[column + RANKED] = ranked
-        return True
-
-    return passes
+def _seat(data: bytes, places: Sequence[int], row: int) -> str:
+    at = places[row * PLACE_CELLS + cells.SEAT]
+    return data[at : at + places[row * PLACE_CELLS + cells.SEAT_BYTES]].decode()
 
 
 def _looked_at(reply: Heard, rows: Sequence[int], bids: Sequence[Bid], checks: Checks) -> dict[int, Verdict]:
@@ -230,14 +196,29 @@ def _write_terms(
                 if sieved and place in reply.asked and not imp.private_auction:
                     terms = checks.open_terms(reply.bidder, reply.rules.name, place, imp, reply.currency)
                 alike[key][1].append(terms)
-                sheet += (-1, 0, 0) if terms is None else (min(terms.told, UNREACHABLE), terms.counted, terms.at)
+                sheet += _HELD_BACK if terms is None else _terms_cells(terms)
         at, terms_of = alike[key]
         cell = sheet[cells.REPLIES_AT] + row * REPLY_CELLS
         sheet[cell + cells.TERMS_AT] = at
-        # A price in another currency is compared with what is allowed once it is ours.
-        sheet[cell + cells.HIGHEST] = checks.highest if reply.currency == checks.currency else LIMIT
+        sheet[cell + cells.HIGHEST] = checks.highest
+        if reply.currency != checks.currency:
+            # The highest price that is not more than what is allowed once it is ours.
+            way = checks.way(reply.currency)
+            if way is not None:
+                sheet[cell + cells.HIGHEST] = min(way.forth.most(checks.highest), LIMIT)
         every.append(terms_of)
     return every
+
+
+def _terms_cells(terms: Terms) -> tuple[int, ...]:
+    scale = terms.scale
+    times, over = scale.forth.numerator, scale.forth.denominator
+    if max(times, over) > INT64_MAX:
+        return _HELD_BACK
+    return min(terms.told, UNREACHABLE), terms.counted, terms.at, times, over, scale.subtract, INT64_MAX // times
+
+
+_HELD_BACK = (-1, 0, 0, 1, 1, 0, 0)
 
 
 def _sheet(request: BidRequest, exchange: ExchangeRules, checks: Checks, texts: bytearray) -> list[int]:

@@ -25,6 +25,10 @@ class Ratio(msgspec.Struct, frozen=True, gc=False):
     def up(self, amount: CpmMicros) -> CpmMicros:
         return CpmMicros(-(-amount * self.numerator // self.denominator))
 
+    def most(self, amount: CpmMicros) -> CpmMicros:
+        """Give the highest amount that is no more than `amount` once it is brought down."""
+        return CpmMicros(((amount + 1) * self.denominator - 1) // self.numerator)
+
 
 SAME = Ratio(1, 1)
 

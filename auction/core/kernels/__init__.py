@@ -11,7 +11,7 @@ __all__ = ["clear", "sift", "warm_up"]
 def warm_up() -> None:
     """Run every kernel once, so that whatever is still to be loaded or compiled is, before anybody waits for it."""
     none, texts = np.empty(0, np.int64), np.empty(0, np.uint8)
-    assert sift(texts, texts, np.zeros(HEAD, np.int64), none, none, np.empty(0, np.float64)) == 0
+    assert sift(texts, texts, np.zeros(HEAD, np.int64), texts, none, none) == 0
     out = np.empty(RESULTS + SETTLEMENTS, np.int64)
     clear(np.zeros(COLUMNS, np.int64), 1, 0, -1, 0, out)
     assert out[0] == 0

@@ -5,9 +5,8 @@
 # a bid that it lets through the columns are written for the clearing kernel, and there is no fault in what it read; one
 # that it holds back may have none either, and core/validation.py looks at it. It names no reason for a bid, and refuses
 # a reply only for its size (HELD_WHOLE). Whatever is rare is held back rather than understood here: deals, amounts that
-# arithmetic on doubles is not certain of, non-ASCII domains. What concerns few bidders is not judged here at all: their
-# seats, blocked creatives, weights and other currencies. core/offers.py asks that of what passed, and writes RANKED
-# anew where the price as sent is not what ranks.
+# arithmetic on doubles is not certain of or int64 too small for, non-ASCII domains. The seats that a request allows are
+# not judged here: core/offers.py asks that of what passed.
 #
 # The bytes were read by protobuf before, so that they are well-formed; field numbers are those of the contract
 # (proto/auction/v1/openrtb.proto), and a field of another wire type than its own is an unknown one. Blocked domains and
@@ -77,12 +76,25 @@ FORMAT_CELLS: Final = 7
 START: Final = 0  # of the reply in the bytes
 END: Final = 1
 ORDER: Final = 2  # place of the bidder's name in byte order
-TERMS_AT: Final = 3  # a group of cells for each impression
-CURRENCY_BYTES: Final = 4
-HIGHEST: Final = 5  # micros of its currency; a price above is held back
-HELD_WHOLE: Final = 6  # out: TOGETHER or TOO_MUCH, else 0
-BIDS: Final = 7  # out: how many rows it has
-REPLY_CELLS: Final = 8
+OWNER: Final = 3  # the bidder's row in the listings
+TERMS_AT: Final = 4  # a group of cells for each impression
+CURRENCY_BYTES: Final = 5
+HIGHEST: Final = 6  # micros of its currency; a price above is held back
+HELD_WHOLE: Final = 7  # out: TOGETHER or TOO_MUCH, else 0
+BIDS: Final = 8  # out: how many rows it has
+REPLY_CELLS: Final = 9
+
+# Listings: names that the rules keep for each bidder, in one hash table with open addresses. Behind the head each
+# bidder has how many of either kind it has, then come the slots; their names are bytes beside it.
+SLOTS: Final = 0  # a power of two, more than there are names
+LISTINGS_HEAD: Final = 1
+SEATS_LISTED: Final = 0  # the only ones that it may bid for; none: any
+CREATIVES_LISTED: Final = 1  # those that are not shown
+KINDS: Final = 2
+LISTED_FOR: Final = 0  # the bidder's row times KINDS, and the kind; -1 where the slot is free
+NAME: Final = 1  # place and length in the names
+NAME_BYTES: Final = 2
+SLOT_CELLS: Final = 3
 
 TOGETHER: Final = 1  # two bids have one name, so all are looked at side by side
 TOO_MUCH: Final = 2  # more than the limits allow: it is refused and has no rows
@@ -90,9 +102,13 @@ TOO_MUCH: Final = 2  # more than the limits allow: it is refused and has no rows
 TOLD: Final = 0  # -1: hold back every bid on it
 COUNTED: Final = 1
 HOW: Final = 2  # 1 own bid, 2 second price plus
-TERMS_CELLS: Final = 3
+TIMES: Final = 3  # a price ranks by price * TIMES // OVER - LESS, but not below 0
+OVER: Final = 4
+LESS: Final = 5
+PRODUCT_MAX: Final = 6  # a price above is held back: its product with TIMES would not fit an int64
+TERMS_CELLS: Final = 7
 
-# What comes back of a bid, beside its columns for the clearing kernel.
+# What comes back of a bid: its columns for the clearing kernel, the cells below, and its price as sent, as bits.
 REPLY: Final = 0
 SEATBID: Final = 1
 PLACE: Final = 2  # within its seatbid
@@ -101,9 +117,11 @@ ID_BYTES: Final = 4
 SEAT: Final = 5
 SEAT_BYTES: Final = 6
 HELD: Final = 7  # 1: held back, and its IMP is -1
-CRID: Final = 8
-CRID_BYTES: Final = 9
-PLACE_CELLS: Final = 10
+BEGIN: Final = 8  # of the bid in the bytes
+BEHIND: Final = 9
+PRICE_AT: Final = 10  # where its price stands, -1 where that is not one place
+PLACE_CELLS: Final = 11
+ROW_CELLS: Final = COLUMNS + PLACE_CELLS + 1
 
 _VARINT, _I64, _LEN, _GROUP, _GROUP_END, _I32 = 0, 1, 2, 3, 4, 5
 # Numbers of fields: a reply's seatbids, a seatbid's bids and seat, and what is read of a bid.
@@ -171,6 +189,40 @@ def _same(a: NDArray[np.uint8], at: int, b: NDArray[np.uint8], start: int, size:
 @njit(_INT(_INT, _INT), cache=True, inline="always")
 def _bit(folded: int, bits: int) -> int:  # pragma: no cover
     return (folded ^ (folded >> 17)) & (bits - 1)
+
+
+@njit(_INT(_BYTES, _INT, _INT, _INT), cache=True)
+def slot_of(data: NDArray[np.uint8], at: int, size: int, listed_for: int) -> int:  # pragma: no cover
+    """Fold a name and for whom it is listed; the low bits are the slot where to look first."""
+    folded: Any = (_FNV_OFFSET ^ listed_for) * _FNV_PRIME & _FNV_BITS
+    for k in range(at, at + size):
+        folded = (folded ^ np.int64(data[k])) * _FNV_PRIME & _FNV_BITS
+    return int(folded ^ (folded >> 17))
+
+
+@njit(_BOOL(_BYTES, _INT, _INT, _INT, _BYTES, _CELLS), cache=True)
+def _is_listed(
+    data: NDArray[np.uint8],
+    at: int,
+    size: int,
+    listed_for: int,
+    names: NDArray[np.uint8],
+    listings: NDArray[np.int64],
+) -> bool:  # pragma: no cover
+    slots = listings[SLOTS]
+    first = len(listings) - slots * SLOT_CELLS
+    slot = slot_of(data, at, size, listed_for) & (slots - 1)
+    while True:
+        cell = first + slot * SLOT_CELLS
+        if listings[cell + LISTED_FOR] < 0:
+            return False
+        if (
+            listings[cell + LISTED_FOR] == listed_for
+            and listings[cell + NAME_BYTES] == size
+            and _same(data, at, names, listings[cell + NAME], size)
+        ):
+            return True
+        slot = (slot + 1) & (slots - 1)
 
 
 @njit(_BOOL(_BYTES, _INT, _INT), cache=True, inline="always")
@@ -300,7 +352,7 @@ def _repeats(data: NDArray[np.uint8], places: NDArray[np.int64], first: int, row
 
 
 @njit(
-    _INT(_BYTES, _INT, _INT, _BYTES, _CELLS, _INT, _INT, _CELLS, _CELLS, _DOUBLES, _CELLS),
+    _INT(_BYTES, _INT, _INT, _BYTES, _CELLS, _BYTES, _CELLS, _INT, _INT, _CELLS, _CELLS, _CELLS, _DOUBLES),
     cache=True,
 )
 def _hold(
@@ -309,12 +361,14 @@ def _hold(
     end: int,
     texts: NDArray[np.uint8],
     sheet: NDArray[np.int64],
+    names: NDArray[np.uint8],
+    listings: NDArray[np.int64],
     reply: int,
     row: int,
     columns: NDArray[np.int64],
     places: NDArray[np.int64],
-    prices: NDArray[np.float64],
     price_bits: NDArray[np.int64],
+    prices: NDArray[np.float64],
 ) -> int:  # pragma: no cover
     """Read one bid; 0 if it needs no second look and its columns are written, 1 to hold it back."""
     id_at, id_bytes, imp_at, imp_bytes = 0, 0, 0, 0
@@ -322,6 +376,7 @@ def _hold(
     deal_bytes, app_bytes, language_bytes = 0, 0, 0
     width, height, taxonomy, seconds, format = 0, 0, 1, -1, 0
     lists, odd = False, False
+    price_at, prices_given = -1, 0
     at = start
     while at < end:
         key, at = _varint(data, at)
@@ -377,13 +432,16 @@ def _hold(
                 for k in range(8):
                     bits |= np.int64(data[at + k]) << (8 * k)
                 price_bits[row] = bits
+                price_at = at
+                prices_given += 1
             at += 8
         else:
             at = _behind(data, at, wire_type)
     places[row * PLACE_CELLS + ID] = id_at
     places[row * PLACE_CELLS + ID_BYTES] = id_bytes
-    places[row * PLACE_CELLS + CRID] = crid
-    places[row * PLACE_CELLS + CRID_BYTES] = crid_bytes
+    places[row * PLACE_CELLS + BEGIN] = start
+    places[row * PLACE_CELLS + BEHIND] = end
+    places[row * PLACE_CELLS + PRICE_AT] = price_at if prices_given == 1 else -1
     if odd or not id_bytes or deal_bytes or (sheet[WANTS_CRID] and not crid_bytes):
         return 1
     if (sheet[HOLDS_APPS] and app_bytes) or (sheet[HOLDS_LANGUAGES] and language_bytes):
@@ -392,6 +450,11 @@ def _hold(
     nanos = _near_nanos(price) if 0 < price <= _PRICE_MAX else -1
     micros = nanos // NANOS_PER_MICRO
     if nanos < NANOS_PER_MICRO or micros > sheet[reply + HIGHEST]:
+        return 1
+    owner = sheet[reply + OWNER]
+    if listings[LISTINGS_HEAD + owner * KINDS + CREATIVES_LISTED] and _is_listed(
+        data, crid, crid_bytes, owner * KINDS + CREATIVES_LISTED, names, listings
+    ):
         return 1
 
     imp = 0
@@ -404,7 +467,10 @@ def _hold(
         return 1
     cell = HEAD + imp * IMP_CELLS
     terms = sheet[reply + TERMS_AT] + imp * TERMS_CELLS
-    if sheet[terms + TOLD] < 0:
+    if sheet[terms + TOLD] < 0 or micros > sheet[terms + PRODUCT_MAX]:
+        return 1
+    ranked = micros * sheet[terms + TIMES] // sheet[terms + OVER] - sheet[terms + LESS]
+    if ranked > LIMIT:
         return 1
     if not format:
         format = sheet[cell + ONLY]
@@ -443,34 +509,38 @@ def _hold(
     columns[column + PRICE] = micros
     columns[column + TOLD_FLOOR] = sheet[terms + TOLD]
     columns[column + DEAL_FLOOR] = 0
-    columns[column + RANKED] = micros
+    columns[column + RANKED] = max(ranked, 0)
     columns[column + FLOOR] = sheet[terms + COUNTED]
     columns[column + AT] = sheet[terms + HOW]
     columns[column + DEAL] = 0
     return 0
 
 
-@njit(_INT(_BYTES, _BYTES, _CELLS, _CELLS, _CELLS, _DOUBLES), cache=True)
+@njit(_INT(_BYTES, _BYTES, _CELLS, _BYTES, _CELLS, _CELLS), cache=True)
 def sift(
     data: NDArray[np.uint8],
     texts: NDArray[np.uint8],
     sheet: NDArray[np.int64],
-    columns: NDArray[np.int64],
-    places: NDArray[np.int64],
-    prices: NDArray[np.float64],
+    names: NDArray[np.uint8],
+    listings: NDArray[np.int64],
+    out: NDArray[np.int64],
 ) -> int:
     """Read every bid of every reply; write what the clearing kernel takes of those that need no second look.
 
         data     (bytes,) uint8         the replies, one behind the other, each a well-formed BidResponse
         texts    (bytes,) uint8         ids of impressions, then blocked domains and categories
         sheet    (cells,) int64         what is asked, laid out as named above; its filter is 0, and some cells are out
-    out columns  (n * COLUMNS,) int64   rows of the clearing kernel; IMP is -1 where a bid is held back
-        places   (n * PLACE_CELLS,) int64
-        prices   (n,) float64           as sent; 0 where there is none, which is held back
+        names    (bytes,) uint8         of the listings
+        listings (cells,) int64         what the rules keep for each bidder
+    out out      (n * ROW_CELLS,) int64 for n rows: columns of the clearing kernel, IMP -1 where one is held back; then
+                                        places; then prices as sent, the bits of a double, 0 where there is none
 
-    Gives the number of rows; the arrays are large enough for REPLIES * BIDS_MAX. A reply with more bids has no row.
+    Gives the number of rows; n is at least REPLIES * BIDS_MAX or half the bytes. A reply with more bids has no row.
     """
-    price_bits = prices.view(np.int64)
+    n = len(out) // ROW_CELLS
+    columns, places = out[: n * COLUMNS], out[n * COLUMNS : n * (COLUMNS + PLACE_CELLS)]
+    price_bits = out[n * (COLUMNS + PLACE_CELLS) : n * ROW_CELLS]
+    prices = price_bits.view(np.float64)
     _fill_filter(texts, sheet)
     rows = 0
     competitors = 0
@@ -510,7 +580,10 @@ def sift(
                     places[row + SEATBID] = seatbids
                     places[row + PLACE] = bids
                     price_bits[rows] = 0
-                    held = _hold(data, at, at + size, texts, sheet, reply, rows, columns, places, prices, price_bits)
+                    held = _hold(
+                        data, at, at + size, texts, sheet, names, listings, reply, rows, columns, places, price_bits,
+                        prices,
+                    )  # fmt: skip
                     places[row + HELD] = held
                     if held:
                         columns[rows * COLUMNS + IMP] = -1
@@ -531,10 +604,17 @@ def sift(
                         break
                 if competitor == competitors:
                     competitors += 1
+            owner = sheet[reply + OWNER]
+            refused = listings[LISTINGS_HEAD + owner * KINDS + SEATS_LISTED] and not (
+                seat_bytes and _is_listed(data, seat, seat_bytes, owner * KINDS + SEATS_LISTED, names, listings)
+            )
             for row in range(opened, rows):
                 places[row * PLACE_CELLS + SEAT] = seat
                 places[row * PLACE_CELLS + SEAT_BYTES] = seat_bytes
                 columns[row * COLUMNS + COMPETITOR] = competitor
+                if refused:
+                    places[row * PLACE_CELLS + HELD] = 1
+                    columns[row * COLUMNS + IMP] = -1
             seatbids += 1
             unfolded += bids * (seat_bytes + sheet[reply + CURRENCY_BYTES])
         if whole == TOO_MUCH or unfolded > sheet[UNFOLDED_MAX]:
