@@ -13,7 +13,8 @@
 # changes what is in force, so that a reload and a snapshot never overtake each other; why a reload keeps a snapshot and
 # what a stale one is: docs/decisions/fx.md.
 #
-# Stop: not serving -> ports closed -> auctions in flight answered -> log flushed -> connections dropped -> exit.
+# Stop: not serving, and for a while as before -> ports closed -> auctions in flight answered -> log flushed ->
+# connections dropped -> exit. What callers see of each step: docs/decisions/stopping.md.
 
 from __future__ import annotations
 
@@ -156,14 +157,15 @@ class Server:
     async def stop(self) -> bool:
         """Answer what is in flight, write what is queued, let go of everything; return whether no record was lost."""
         was_ready, self.ready = self.ready, False
+        for task in self._tasks:
+            task.cancel()
+        if was_ready:
+            assert self._grpc is not None
+            await self._grpc.serving(False)
+            await asyncio.sleep(self._config.server.notice_ms / 1000)
         drain_s = self._config.server.drain_s
         end = self._clock.monotonic() + drain_s
         grace_s = drain_s * (1 - LOG_SHARE)
-        for task in self._tasks:
-            task.cancel()
-        if self._grpc is not None:
-            await self._grpc.serving(False)
-            await asyncio.sleep(TELL_S)
         await asyncio.gather(*(server.stop(grace_s) for server in (self._grpc, self._http) if server is not None))
         complete = True
         if self._outbox is not None:
@@ -353,6 +355,7 @@ class Server:
             host=server.host,
             port=server.port,
             request_bytes=limits.request_bytes,
+            connections=server.connections(),
             descriptors=descriptors(),
         )
         self._http = HttpServer(
@@ -476,9 +479,6 @@ def refusals(before: Config, after: Config) -> tuple[str, ...]:
 
 # The part of server.drain_s that is kept for the log: calls that hang must not cost the records of those that did not.
 LOG_SHARE: Final = 0.25
-
-# Between the word that we stop and the end of the connections that carry it.
-TELL_S: Final = 0.1
 
 
 def descriptors() -> list[bytes]:

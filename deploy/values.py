@@ -23,7 +23,13 @@ CHART: Final = Path(__file__).resolve().parent / "charts" / "auction"
 MARK: Final = "@schema "
 
 # Of the server's settings, those that the chart sets: its ports and probes, the drain, and the volume hang together.
-OWN: Final = {"Server": ("host", "port", "http_port", "drain_s"), "Log": ("dir",)}
+OWN: Final = {
+    "Server": (
+        *("host", "port", "http_port", "notice_ms", "drain_s"),
+        *("connection_age_s", "connection_grace_s", "keepalive_s", "keepalive_timeout_s", "connection_streams"),
+    ),
+    "Log": ("dir",),
+}
 
 _PEERS: Final = {
     "type": "array",

@@ -260,6 +260,10 @@ metrics: {}
         ("limits: {imps: 0}", "limits.imps: expected 1 to 1000, was 0"),
         ("limits: {imps: 1001}", "limits.imps: expected 1 to 1000, was 1001"),
         ("server: {port: 80, http_port: 80}", "server.http_port: expected another port than server.port, was 80 too"),
+        (
+            "server: {connection_grace_s: 2}\nexchange: {tmax_max_ms: 2000}",
+            "server.connection_grace_s: expected more than exchange.tmax_max_ms (2000), was 2 s",
+        ),
         ("server: {host: 'a b'}", 'server.host: expected an address or a name to listen on, was "a b"'),
         ("log: {dir: ''}", 'log.dir: expected text of 1 to 1024 characters, was ""'),
         ("bidders: {name: a}", "bidders: expected a list of at most 256, was a mapping"),

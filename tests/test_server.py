@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import socket
+import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from processes import (
+    METHOD,
     Bidder,
     ExchangeProcess,
     a_request,
@@ -28,6 +31,7 @@ from processes import (
     command,
     configure,
     exchange,
+    message_of,
     packed,
     rates_server,
     read_response,
@@ -330,6 +334,22 @@ def test_drain_answers_what_is_in_flight_and_writes_it_down(tmp_path: Path) -> N
     assert "r1" in auction.recorded.arrival.body.decode(errors="replace")
 
 
+def test_a_stop_goes_on_as_before_until_callers_have_had_notice(tmp_path: Path) -> None:
+    with bidder(bids(2.0)) as dsp_a:
+        given = settings({"name": "dsp-a", "http": dsp_a.url}, server={"notice_ms": 600_000})
+        with exchange(tmp_path, given) as served:
+            health = health_pb2_grpc.HealthStub(served.channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest(service="auction"), timeout=20)
+            assert health_pb2.HealthCheckResponse.SERVING == next(watch).status
+            served.kill(signal.SIGTERM)
+            assert health_pb2.HealthCheckResponse.NOT_SERVING == next(watch).status
+            assert 503 == served.get("/readyz").status
+            assert "seatbid" in served.grpc(a_request())
+            with grpc.insecure_channel(served.ready["grpc"], [("grpc.use_local_subchannel_pool", 1)]) as late:
+                assert late.unary_unary(METHOD)(message_of(a_request()), timeout=20)
+            watch.cancel()
+
+
 def test_drain_waits_no_longer_than_its_setting(tmp_path: Path) -> None:
     with bidder(bids(2.0)) as dsp_a:
         given = settings({"name": "dsp-a", "http": dsp_a.url}, exchange=PATIENT, server={"drain_s": 0})
@@ -352,6 +372,94 @@ def test_second_signal_ends_it_where_it_stands(tmp_path: Path) -> None:
             served.until("draining")
             assert 128 + signal.SIGTERM == served.end(signal.SIGTERM)
             assert call.exception() is not None
+
+
+# Connections, as the frames of HTTP/2 show them.
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # and empty SETTINGS
+SETTINGS, PING, GOAWAY = 4, 6, 7
+
+
+class Wire:
+    """A connection of a caller that answers nothing by itself."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.socket = socket.create_connection((host, int(port)), timeout=20)
+        self.socket.sendall(PREFACE)
+        self._read = self.socket.makefile("rb")
+
+    def until(self, kind: int) -> bytes:
+        """Read up to the next frame of a kind that is no acknowledgement, and give what is in it."""
+        while True:
+            head = self._read.read(9)
+            assert len(head) == 9, "the connection ended"
+            body = self._read.read(int.from_bytes(head[:3]))
+            if head[3] == kind and not head[4] & 1:
+                return body
+
+    def rest(self) -> bytes:
+        return self._read.read()
+
+    def close(self) -> None:
+        self._read.close()
+        self.socket.close()
+
+
+@contextmanager
+def wire(folder: Path, server: dict[str, Any]) -> Iterator[Wire]:
+    with exchange(folder, {"server": server}) as served:
+        connected = Wire(served.ready["grpc"])
+        try:
+            yield connected
+        finally:
+            connected.close()
+
+
+def test_a_connection_that_is_too_old_is_told_to_go(tmp_path: Path) -> None:
+    with wire(tmp_path, {"connection_age_s": 1, "keepalive_s": 3600}) as connected:
+        last_id, error = struct.unpack(">II", connected.until(GOAWAY)[:8])
+        assert (2**31 - 1, 0) == (last_id, error)  # calls that are on their way still count
+
+
+def test_a_call_on_a_connection_that_was_told_to_go_is_answered(tmp_path: Path) -> None:
+    with bidder(bids(2.0)) as dsp_a:
+        given = settings({"name": "dsp-a", "http": dsp_a.url}, exchange=PATIENT, server={"connection_age_s": 1})
+        with exchange(tmp_path, given) as served:
+            dsp_a.hold()
+            call = served.ask(a_request())
+            dsp_a.asked.get(timeout=20)
+            # Two lives of other connections, one after the other, are longer than the caller's, give or take a tenth.
+            for _ in range(2):
+                other = Wire(served.ready["grpc"])
+                other.until(GOAWAY)
+                other.close()
+            dsp_a.release()
+            assert "seatbid" in json_of(call)
+
+
+def test_a_silent_connection_is_asked_and_dropped(tmp_path: Path) -> None:
+    with wire(tmp_path, {"keepalive_s": 1, "keepalive_timeout_s": 1, "connection_age_s": None}) as connected:
+        connected.until(PING)
+        connected.rest()  # until the server closes it, or a timeout
+
+
+def test_calls_that_one_connection_may_have_open_are_told(tmp_path: Path) -> None:
+    with wire(tmp_path, {"connection_streams": 7}) as connected:
+        told = connected.until(SETTINGS)
+        assert (3, 7) in [struct.unpack_from(">HI", told, at) for at in range(0, len(told), 6)]
+
+
+def test_a_connection_is_cut_off_after_its_grace(tmp_path: Path) -> None:
+    with bidder(bids(2.0)) as dsp_a:
+        server = {"connection_age_s": 1, "connection_grace_s": 1}
+        given = settings({"name": "dsp-a", "http": dsp_a.url}, server=server)
+        with exchange(tmp_path, given) as served:
+            health = health_pb2_grpc.HealthStub(served.channel)
+            watch = health.Watch(health_pb2.HealthCheckRequest(service="auction"), timeout=20)
+            with pytest.raises(grpc.RpcError) as cut:
+                list(watch)
+            assert grpc.StatusCode.UNAVAILABLE is cut.value.code()
 
 
 # Another configuration.

@@ -216,6 +216,10 @@ def _contradictions(values: Values, addresses: bool) -> Iterator[Fault]:
     port, http_port = whole("server", "port"), whole("server", "http_port")
     if port and port == http_port:
         yield fault(("server", "http_port"), f"expected another port than server.port, was {http_port} too")
+    grace = whole("server", "connection_grace_s")
+    if addresses and grace and most and 1000 * grace <= most:
+        message = f"expected more than exchange.tmax_max_ms ({most}), was {grace} s"
+        yield fault(("server", "connection_grace_s"), message)
     keep, segment = whole("log", "keep_bytes"), whole("log", "segment_bytes")
     if keep and segment and keep < 2 * segment:
         yield fault(("log", "keep_bytes"), f"expected at least two files of segment_bytes ({segment}), was {keep}")

@@ -41,6 +41,7 @@ from auction.config.kinds import (
 )
 from auction.core import categories
 from auction.edge import eventlog, outbox
+from auction.edge.transports import Connections
 from auction.model import money
 from auction.model.currencies import ISO_4217
 from auction.model.fx import Fx as FxSnapshot
@@ -65,6 +66,13 @@ DEPTH_MAX = 100
 IN_FLIGHT_MAX = 65_536
 # Ten minutes: orchestrators have killed a process long before.
 DRAIN_S_MAX = 600
+NOTICE_MS_MAX = DRAIN_S_MAX * 1000
+# A day: whoever balances by connections that live longer does not balance.
+CONNECTION_AGE_S_MAX = 24 * 3600
+# An hour: no auction lasts longer than a minute, and a firewall forgets a silent connection before.
+CONNECTION_GRACE_S_MAX, KEEPALIVE_S_MAX = 3600, 3600
+# As many as auctions may be in flight.
+STREAMS_MAX = IN_FLIGHT_MAX
 # A page of memory, and what a 32-bit offset reaches: tools outside count a file's bytes in one.
 SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX = 4096, 2**32 - 1
 # A week: by then somebody wants to ship the file.
@@ -92,6 +100,7 @@ REFRESH_S_MAX = 24 * 3600
 MAX_AGE_S_MAX = 366 * 24 * 3600
 
 _EXCHANGE, _BIDDER, _LIMITS = ExchangeRules(), BidderRules("-"), LimitsRules()
+_CONNECTIONS = Connections()
 _ADJUSTMENT, _FLOORS, _MODEL, _FLOOR = AdjustmentRules(), FloorRules(), FloorModel(), FloorRule(CpmMicros(0))
 
 
@@ -460,9 +469,56 @@ class Server(_Section):
         le=IN_FLIGHT_MAX,
         description="Auctions at a time; more are refused at once, with Retry-After.",
     )
-    drain_s: int = Field(
-        default=20, ge=0, le=DRAIN_S_MAX, description="How long a stop waits for auctions and the log, in seconds."
+    notice_ms: int = Field(
+        default=500,
+        ge=0,
+        le=NOTICE_MS_MAX,
+        description="How long a stop goes on as before once health says NOT_SERVING, so that callers go elsewhere.",
     )
+    drain_s: int = Field(
+        default=20, ge=0, le=DRAIN_S_MAX, description="How long it then waits for auctions and the log, in seconds."
+    )
+    connection_age_s: int | None = Field(
+        default=_CONNECTIONS.age_s,
+        ge=1,
+        le=CONNECTION_AGE_S_MAX,
+        description="A gRPC connection older than this, give or take a tenth, is told to go (GOAWAY), so that callers "
+        "find new servers; none: never.",
+    )
+    connection_grace_s: int = Field(
+        default=_CONNECTIONS.grace_s,
+        ge=1,
+        le=CONNECTION_GRACE_S_MAX,
+        description="How long such a one may go on with calls that it has; more than `exchange.tmax_max_ms`.",
+    )
+    keepalive_s: int = Field(
+        default=_CONNECTIONS.keepalive_s,
+        ge=1,
+        le=KEEPALIVE_S_MAX,
+        description="A gRPC connection that is silent for so long is asked whether it lives.",
+    )
+    keepalive_timeout_s: int = Field(
+        default=_CONNECTIONS.keepalive_timeout_s,
+        ge=1,
+        le=KEEPALIVE_S_MAX,
+        description="It is dropped when it says nothing for so long.",
+    )
+    connection_streams: int = Field(
+        default=_CONNECTIONS.streams,
+        ge=1,
+        le=STREAMS_MAX,
+        description="Calls that a gRPC connection may have open; more wait in the caller, unrefused.",
+    )
+
+    def connections(self) -> Connections:
+        """Give how gRPC connections live."""
+        return Connections(
+            age_s=self.connection_age_s,
+            grace_s=self.connection_grace_s,
+            keepalive_s=self.keepalive_s,
+            keepalive_timeout_s=self.keepalive_timeout_s,
+            streams=self.connection_streams,
+        )
 
 
 class Log(_Section):

@@ -94,13 +94,14 @@ def test_the_server_is_told_a_drain_that_covers_both_parts_and_the_kubelet_waits
     drain_s = configuration(rendered, tmp_path).server.drain_s
     assert drain["graceSeconds"] <= drain_s * (1 - LOG_SHARE)
     assert drain["flushSeconds"] <= drain_s * LOG_SHARE
-    assert drain["preStopSeconds"] + drain_s < pod(rendered)["terminationGracePeriodSeconds"]
+    assert 1000 == configuration(rendered, tmp_path).server.notice_ms
+    assert drain["preStopSeconds"] + 1 + drain_s < pod(rendered)["terminationGracePeriodSeconds"]
     assert (drain["preStopSeconds"] > 0) == ("lifecycle" in server(rendered))
 
 
 def test_a_termination_grace_that_is_too_small_is_refused_with_the_least() -> None:
-    assert "terminationGracePeriodSeconds: expected more than 37" in refused({"terminationGracePeriodSeconds": 37})
-    assert 38 == pod(render({"terminationGracePeriodSeconds": 38}))["terminationGracePeriodSeconds"]
+    assert "terminationGracePeriodSeconds: expected more than 38" in refused({"terminationGracePeriodSeconds": 38})
+    assert 39 == pod(render({"terminationGracePeriodSeconds": 39}))["terminationGracePeriodSeconds"]
 
 
 def test_the_sleep_before_a_stop_can_be_a_command() -> None:
@@ -146,7 +147,8 @@ def test_a_route_sends_the_exchanges_calls_to_the_service() -> None:
 
 
 def test_every_setting_of_the_server_can_be_given_but_those_the_chart_sets() -> None:
-    own = {"server.host", "server.port", "server.http_port", "server.drain_s", "log.dir"}
+    own = {"server.host", "server.port", "server.http_port", "server.notice_ms", "server.drain_s", "log.dir"}
+    own |= {f"server.{name}" for name in CONNECTIONS.values()}
     with Chart.load(CHART) as chart:
         schema = chart.schema
     assert schema is not None
@@ -176,12 +178,40 @@ def _resolved(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
     return node
 
 
-@pytest.mark.parametrize("setting", ["max_connection_age_s", "keepalive_s", "max_concurrent_streams", "workers"])
+@pytest.mark.parametrize("setting", ["max_connection_age_s", "max_concurrent_streams", "workers"])
 def test_a_setting_that_the_server_does_not_have_is_refused_and_never_rendered(setting: str) -> None:
     assert setting in refused({"config": {"server": {setting: 60}}})
 
 
+CONNECTIONS = {
+    "ageSeconds": "connection_age_s",
+    "graceSeconds": "connection_grace_s",
+    "keepaliveSeconds": "keepalive_s",
+    "keepaliveTimeoutSeconds": "keepalive_timeout_s",
+    "streams": "connection_streams",
+}
+
+
+@pytest.mark.parametrize("value", CONNECTIONS)
+def test_how_connections_live_reaches_the_server(value: str, tmp_path: Path) -> None:
+    assert 300 == configuration(render(), tmp_path).server.connection_age_s
+    config = configuration(render({"connections": {value: 61}}), tmp_path)
+    assert 61 == getattr(config.server, CONNECTIONS[value])
+
+
+def test_connections_may_live_for_ever(tmp_path: Path) -> None:
+    assert configuration(render({"connections": {"ageSeconds": None}}), tmp_path).server.connection_age_s is None
+
+
+def test_a_connection_is_not_cut_off_before_the_longest_auction_ends() -> None:
+    longest = {"config": {"exchange": {"tmax_max_ms": 2000}}}
+    assert "connections.graceSeconds: expected more than" in refused({**longest, "connections": {"graceSeconds": 2}})
+    assert render({**longest, "connections": {"graceSeconds": 3}})
+
+
 def test_what_the_chart_sets_itself_is_not_taken() -> None:
+    for setting in CONNECTIONS.values():
+        assert setting in refused({"config": {"server": {setting: 60}}})
     assert "drain_s" in refused({"config": {"server": {"drain_s": 5}}})
     assert "'dir'" in refused({"config": {"log": {"dir": "/elsewhere"}}})
 

@@ -91,6 +91,21 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
     headers: tuple[tuple[str, str], ...] = ()
 
 
+class Connections(msgspec.Struct, frozen=True):
+    """How connections to us live, and what one may carry.
+
+    One older than `age_s` (None: never), give or take a tenth, is told to go (GOAWAY) and cut off `grace_s` later. One
+    that is silent for `keepalive_s` is asked, and dropped where it does not answer for `keepalive_timeout_s`. `streams`
+    are the calls it may have open.
+    """
+
+    age_s: int | None = 300
+    grace_s: int = 75
+    keepalive_s: int = 20
+    keepalive_timeout_s: int = 5
+    streams: int = 4096
+
+
 class Endpoint(Protocol):
     """What a server hands every message to. It must not raise, and calls `done` exactly once unless cancelled first.
 

@@ -21,7 +21,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from auction.edge.transports import Cancel, Done, Endpoint, Incoming, Outgoing, Status, awaited, settled
+from auction.edge.transports import Cancel, Connections, Done, Endpoint, Incoming, Outgoing, Status, awaited, settled
 from auction.model.auction import Invitation
 from auction.model.clock import Clock, Deadline
 from auction.model.reply import ReplyStatus
@@ -42,9 +42,9 @@ RECONNECT_MAX_MS = 5_000
 KEEPALIVE_MS = 20_000
 KEEPALIVE_ANSWER_MS = 5_000
 
-# Calls one connection may have open: more than any default of auctions in flight, so that what is too much is refused
-# by admission, at once and with a reason, instead of queueing in the caller.
-STREAMS_PER_CONNECTION = 4_096
+# How often a caller's keepalive may ask with no call under way. Go's clients ask no more often than this; grpcio's own
+# limit of five minutes would send them away with GOAWAY.
+PING_MS_MIN = 10_000
 
 # Request metadata and response headers: ten times what clients and proxies send.
 METADATA_BYTES_MAX = 16_384
@@ -57,10 +57,16 @@ _INT32_MAX = 2**31 - 1
 _OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.enable_retries", 0),
     ("grpc.max_metadata_size", METADATA_BYTES_MAX),
-    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", KEEPALIVE_ANSWER_MS),
-    ("grpc.http2.ping_timeout_ms", KEEPALIVE_ANSWER_MS),  # the one that counts: its default of 60 s outlasts the other
 )
+
+
+def _keepalive(ask_ms: int, answer_ms: int) -> tuple[tuple[str, Any], ...]:
+    return (
+        ("grpc.keepalive_time_ms", ask_ms),
+        ("grpc.keepalive_timeout_ms", answer_ms),
+        ("grpc.http2.ping_timeout_ms", answer_ms),  # the one that counts: its default of 60 s outlasts the other
+    )
+
 
 _UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED}
 _TIMED_OUT = {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
@@ -98,6 +104,7 @@ class GrpcBidder:
     async def open(self) -> None:
         options = (
             *_OPTIONS,
+            *_keepalive(KEEPALIVE_MS, KEEPALIVE_ANSWER_MS),
             ("grpc.max_receive_message_length", self._reply_bytes),
             ("grpc.max_send_message_length", -1),  # what we send was bounded on arrival
             ("grpc.initial_reconnect_backoff_ms", RECONNECT_FIRST_MS),
@@ -198,6 +205,7 @@ class GrpcServer:
         port: int = 0,
         request_bytes: int = 262_144,
         descriptors: Sequence[bytes] = (),
+        connections: Connections = Connections(),  # noqa: B008  frozen
         reuse_port: bool = False,
     ) -> None:
         self.port = port
@@ -216,7 +224,7 @@ class GrpcServer:
             *_OPTIONS,
             ("grpc.max_receive_message_length", OVERSIZE_READ * request_bytes),
             ("grpc.max_send_message_length", -1),  # an answer is as large as the bids in it, which were bounded
-            ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
+            *_lives(connections),
             ("grpc.so_reuseport", int(reuse_port)),
         )
         self._server: aio.Server | None = None
@@ -266,6 +274,23 @@ class GrpcServer:
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _lives(connections: Connections) -> tuple[tuple[str, Any], ...]:
+    """Say in grpcio's words how connections live; it varies their age by a tenth by itself."""
+    age_s = connections.age_s
+    return (
+        ("grpc.max_connection_age_ms", _INT32_MAX if age_s is None else _ms(age_s)),
+        ("grpc.max_connection_age_grace_ms", _ms(connections.grace_s)),
+        *_keepalive(_ms(connections.keepalive_s), _ms(connections.keepalive_timeout_s)),
+        ("grpc.http2.min_ping_interval_without_data_ms", PING_MS_MIN),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.max_concurrent_streams", connections.streams),
+    )
+
+
+def _ms(seconds: int) -> int:
+    return 1000 * seconds
 
 
 def _metadata(context: aio.ServicerContext[bytes, bytes]) -> dict[str, str]:

@@ -7,14 +7,14 @@
 {{- max $calls $log -}}
 {{- end -}}
 
-{{/* Three seconds to spare: the sleep, the signal and the exit are not exact. */}}
+{{/* Two seconds to spare: the sleep, the signal and the exit are not exact. */}}
 {{- define "auction.terminationSeconds" -}}
-{{- $needed := add (int .Values.drain.preStopSeconds) (int (include "auction.drainSeconds" .)) -}}
+{{- $needed := add (int .Values.drain.preStopSeconds) (int .Values.drain.noticeSeconds) (int (include "auction.drainSeconds" .)) -}}
 {{- $given := .Values.terminationGracePeriodSeconds -}}
 {{- if and $given (le (int $given) (int $needed)) -}}
-{{- fail (printf "terminationGracePeriodSeconds: expected more than %d (drain.preStopSeconds and server.drain_s), was %d; raise it, or leave it out" $needed (int $given)) -}}
+{{- fail (printf "terminationGracePeriodSeconds: expected more than %d (drain.preStopSeconds, drain.noticeSeconds and server.drain_s), was %d; raise it, or leave it out" $needed (int $given)) -}}
 {{- end -}}
-{{- $given | default (add $needed 3) -}}
+{{- $given | default (add $needed 2) -}}
 {{- end -}}
 
 {{/* The server deletes its oldest files at three quarters of the volume; a file more may be open by then. */}}
@@ -42,11 +42,22 @@
 {{- if le (mul 1000 (int .root.Values.drain.graceSeconds)) $longest -}}
 {{- fail (printf "drain.graceSeconds: expected more than the longest auction, %d ms (config.exchange.tmax_max_ms), was %d s" $longest (int .root.Values.drain.graceSeconds)) -}}
 {{- end -}}
+{{- $connections := .root.Values.connections -}}
+{{- if le (mul 1000 (int $connections.graceSeconds)) $longest -}}
+{{- fail (printf "connections.graceSeconds: expected more than the longest auction, %d ms (config.exchange.tmax_max_ms), was %d s" $longest (int $connections.graceSeconds)) -}}
+{{- end -}}
 {{- $server := deepCopy (.config.server | default dict) -}}
 {{- $_ := set $server "host" "0.0.0.0" -}}
 {{- $_ := set $server "port" 7400 -}}
 {{- $_ := set $server "http_port" 7480 -}}
+{{- $_ := set $server "notice_ms" (mul 1000 (int .root.Values.drain.noticeSeconds)) -}}
 {{- $_ := set $server "drain_s" (int (include "auction.drainSeconds" .root)) -}}
+{{- $age := $connections.ageSeconds -}}
+{{- $_ := set $server "connection_age_s" (ternary nil (int $age) (kindIs "invalid" $age)) -}}
+{{- $_ := set $server "connection_grace_s" (int $connections.graceSeconds) -}}
+{{- $_ := set $server "keepalive_s" (int $connections.keepaliveSeconds) -}}
+{{- $_ := set $server "keepalive_timeout_s" (int $connections.keepaliveTimeoutSeconds) -}}
+{{- $_ := set $server "connection_streams" (int $connections.streams) -}}
 {{- $whole := deepCopy .config -}}
 {{- $_ := set $whole "server" $server -}}
 {{- $log := include "auction.log" . | fromYaml -}}
