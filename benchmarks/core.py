@@ -63,7 +63,7 @@ def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
     exchange, order, limits = rules.rules.exchange, rules.market.order, rules.rules.limits
 
     def fill(sieved: bool = True) -> Offers:
-        checks = Checks(auction.request, exchange, rules.floors, auction.raised, rules.groups)
+        checks = Checks(auction.request, exchange, rules.floors, auction.raised, auction.open_terms, rules.groups)
         return offers(heard, auction.request, exchange, checks, order, rules.listings, limits, sieved=sieved)
 
     columns = fill().columns

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from random import Random
 from typing import Any
@@ -53,6 +53,12 @@ def floors(
 ) -> Floors:
     table = NOTHING if rules is None else compiled(rules)
     return compiled_floors(currency, CpmMicros(min_price), RATES, table, weighings)
+
+
+def told_of(
+    market: Floors, asked: BidRequest, bidder: str, wanted: str | None, raised: Sequence[int]
+) -> dict[Whose, Told]:
+    return market.told(asked, bidder, wanted, raised, market.open_terms(asked, bidder, raised))
 
 
 def timed(*rows: tuple[int | None, int | None, int], rate: int | None = None) -> Timed:
@@ -248,7 +254,7 @@ def test_an_open_bid_is_held_to_the_floor_that_its_bidder_was_told(seed: int) ->
     r = Random(seed)
     market, one = drawn(r)
     raised, wanted = r.choice((0, 700_000)), r.choice((None, "USD", "JPY", "GBP"))
-    view = market.told(request(one), "a", wanted, [raised])
+    view = told_of(market, request(one), "a", wanted, [raised])
     floor, currency = plain_floor(view, (0,), one.floor, one.currency)
     terms = market.terms(one, None, AT_SECOND, 0, 0, currency, "a", raised)
     if terms is not None:
@@ -261,7 +267,7 @@ def test_a_bid_by_duration_is_held_to_the_row_or_rate_that_its_bidder_was_told(s
     r = Random(seed)
     market, one = drawn(r)
     raised, wanted = r.choice((0, 700_000)), r.choice((None, "EUR", "JPY"))
-    view = market.told(request(one), "a", wanted, [raised])
+    view = told_of(market, request(one), "a", wanted, [raised])
     plain, currency = plain_floor(view, (0,), one.floor, one.currency)
     for number, format in one.formats.items():
         if format.timed is None:
@@ -293,7 +299,7 @@ def test_a_bid_on_a_deal_is_held_to_the_floor_that_its_bidder_was_told(seed: int
     r = Random(seed)
     market, one = drawn(r)
     raised, wanted, at = r.choice((0, 700_000)), r.choice((None, "EUR", "JPY")), r.choice((1, 2, 3))
-    view = market.told(request(one, at=at), "a", wanted, [raised])
+    view = told_of(market, request(one, at=at), "a", wanted, [raised])
     for on in one.deals.values():
         told = view.get((0, -1, on.place))
         if on.floor is not None:
@@ -314,7 +320,7 @@ def test_a_bid_on_a_deal_is_held_to_the_floor_that_its_bidder_was_told(seed: int
 def test_only_what_differs_is_told(seed: int) -> None:
     r = Random(seed)
     market, one = drawn(r)
-    for whose, told in market.told(request(one), "a", None, ()).items():
+    for whose, told in told_of(market, request(one), "a", None, ()).items():
         if whose == (0,):
             assert (told.floor, told.currency) != (one.floor, one.currency)
         elif len(whose) == 2:
@@ -329,19 +335,19 @@ def test_only_what_differs_is_told(seed: int) -> None:
 def test_without_settings_or_weights_nothing_is_told() -> None:
     by = timed((1, 5, 900_000), rate=10)
     one = imp(400_000, "EUR", {VIDEO: by}, (deal(floor=5), deal("e", None, by=by, place=1)))
-    assert {} == floors().told(request(one, one), "a", None, ())
-    assert {} == floors().told(request(one, one), "a", None, [0, 0])
+    assert {} == told_of(floors(), request(one, one), "a", None, ())
+    assert {} == told_of(floors(), request(one, one), "a", None, [0, 0])
 
 
 def test_a_floor_sent_finer_than_a_micro_is_told_as_it_is_held() -> None:
     held = msgspec.structs.replace(deal(floor=5), fine=True)
     one = imp(400_000, deals=(held, deal("e", 6, place=1)), fine=True)
-    told = floors().told(request(imp(7), one), "a", None, ())
+    told = told_of(floors(), request(imp(7), one), "a", None, ())
     assert {(1,): Told("USD", CpmMicros(400_000)), (1, -1, 0): Told("USD", CpmMicros(5))} == told
 
 
 def test_each_impression_is_told_with_what_is_asked_for_it() -> None:
-    told = floors().told(request(imp(5), imp(5), imp(5)), "a", None, [0, 9, 5])
+    told = told_of(floors(), request(imp(5), imp(5), imp(5)), "a", None, [0, 9, 5])
     assert {(1,): Told("USD", CpmMicros(9))} == told
 
 
@@ -350,27 +356,27 @@ def test_a_deal_under_a_weight_of_its_own_is_told_the_impressions_floors_by_it()
     one = imp(100, formats={VIDEO: timed((1, 5, 300), (6, None, 200), rate=10)}, deals=(deal(), deal("e", place=1)))
     ranges = ((1, 5), (6, None))
     rows = (CpmMicros(600), CpmMicros(400))
-    assert {(0, -1, 0): Told("USD", CpmMicros(200), rows, CpmMicros(20), ranges)} == market.told(
-        request(one), "a", None, ()
+    assert {(0, -1, 0): Told("USD", CpmMicros(200), rows, CpmMicros(20), ranges)} == told_of(
+        market, request(one), "a", None, ()
     )
 
 
 def test_a_deal_without_a_weight_is_told_the_impressions_floors_as_they_stand() -> None:
     market = floors(weighings=(Weighing(None, "d", None, NEUTRAL), Weighing(None, None, None, Weight(1, 2))))
     one = imp(100, deals=(deal(),))
-    assert {(0,): Told("USD", CpmMicros(200)), (0, -1, 0): Told("USD", CpmMicros(100))} == market.told(
-        request(one), "a", None, ()
+    assert {(0,): Told("USD", CpmMicros(200)), (0, -1, 0): Told("USD", CpmMicros(100))} == told_of(
+        market, request(one), "a", None, ()
     )
     one = imp(0, formats={VIDEO: timed((1, 5, 300), rate=10)}, deals=(deal(),))
     by_video = {(0, VIDEO): Told("USD", None, (CpmMicros(600),), CpmMicros(20))}
     of_deal = {(0, -1, 0): Told("USD", CpmMicros(0), (CpmMicros(300),), CpmMicros(10), ((1, 5),))}
-    assert {**by_video, **of_deal} == market.told(request(one), "a", None, ())
+    assert {**by_video, **of_deal} == told_of(market, request(one), "a", None, ())
 
 
 def test_a_deal_with_floors_by_duration_alone_is_told_the_impressions_by_its_weight() -> None:
     market = floors(weighings=(Weighing(None, "d", None, Weight(1, 2)),))
     one = imp(100, formats={VIDEO: None}, deals=(deal(by=timed((1, 5, 300))), deal("e", by=timed(rate=3), place=1)))
-    told = market.told(request(one), "a", None, ())
+    told = told_of(market, request(one), "a", None, ())
     assert {(0, -1, 0): Told("USD", CpmMicros(200), (CpmMicros(600),), None)} == told
 
 
@@ -378,7 +384,7 @@ def test_an_agreed_price_is_told_without_a_weight() -> None:
     market = floors(weighings=(Weighing(None, "d", None, Weight(1, 2)),))
     for at, of_deal, told in ((2, 3, {}), (3, 0, {}), (3, 2, {(0, -1, 0): Told("USD", CpmMicros(10))})):
         one = imp(0, deals=(deal(floor=5, at=of_deal),))
-        assert told == market.told(request(one, at=at), "a", None, ()), (at, of_deal)
+        assert told == told_of(market, request(one, at=at), "a", None, ()), (at, of_deal)
 
 
 # ------------------------------------------------------------ limits, and what cannot be brought over

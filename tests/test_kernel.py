@@ -45,6 +45,8 @@ from auction.core.kernels.clear import (
     TOLD_FLOOR,
     WINNER,
 )
+from auction.core.kernels.fold import fold
+from auction.model import draws
 
 MOST = 2**63 - 1
 LEAST = -(2**63)
@@ -255,6 +257,13 @@ def test_bid_of_zero_at_a_floor_of_zero_wins_for_nothing() -> None:
 
 def test_without_bids_nobody_wins() -> None:
     assert ([], [(-1, 0, 0, -1)] * IMPS) == by_kernel([], 10_000, 0)
+
+
+@LAWS
+@given(st.lists(st.text(max_size=40), max_size=4), st.integers(0, 2**64 - 1))
+def test_folding_equals_its_twin_whatever_was_folded_before(parts: list[str], before: int) -> None:
+    assert draws.fold(*parts, onto=before) == fold(*parts, onto=before)
+    assert draws.fold(*parts) == fold(*parts)
 
 
 def test_warm_kernel_compiles_nothing_more() -> None:

@@ -20,7 +20,7 @@ from auction.core.offers import Heard, Offers, offers
 from auction.core.openrtb import json, protobuf
 from auction.core.openrtb.protobuf import Sale
 from auction.core.validation import Checks, Offerer
-from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Outcome, Warning
+from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Outcome, Terms, Warning
 from auction.model.currencies import ISO_4217
 from auction.model.errors import InvalidReply, InvalidRequest, OtherData
 from auction.model.fx import Rates
@@ -142,9 +142,15 @@ def open_auction(arrival: Arrival, rules: CompiledRules) -> Auction[CompiledRule
         raise InvalidRequest("cur", f"expected a currency with a rate, was {listed}")
     audience = protobuf.audience(message) if rules.floors.table.models else _ANYWHERE
     raised = rules.floors.raised(arrival.id, request, audience, rules.group_names)
+    open_terms = [
+        rules.floors.open_terms(request, name, raised[group] if raised else ())
+        for group, name in enumerate(rules.group_names)
+    ]
     budget_us = _budget_us(request, arrival, rules)
-    invitations, not_asked = _invite(message, request, raised, budget_us, rules)
-    return Auction(arrival, rules, request, raised, budget_us, invitations, not_asked, (*warnings, *tolerated))
+    invitations, not_asked = _invite(message, request, raised, open_terms, budget_us, rules)
+    return Auction(
+        arrival, rules, request, raised, open_terms, budget_us, invitations, not_asked, (*warnings, *tolerated)
+    )
 
 
 _ANYWHERE = Audience("", "", "")
@@ -168,9 +174,14 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
 
 
 def _invite(
-    message: RequestMessage, request: BidRequest, raised: list[list[int]], budget_us: int, rules: CompiledRules
+    message: RequestMessage,
+    request: BidRequest,
+    raised: list[list[int]],
+    open_terms: list[list[Terms | None]],
+    budget_us: int,
+    rules: CompiledRules,
 ) -> tuple[tuple[Invitation, ...], tuple[NonBid, ...]]:
-    asked = _asked(message, request, raised, budget_us, rules)
+    asked = _asked(message, request, raised, open_terms, budget_us, rules)
     invitations = []
     not_asked = []
     for bidder, row in zip(rules.rules.bidders, rules.profile_of, strict=True):
@@ -183,7 +194,12 @@ def _invite(
 
 
 def _asked(
-    message: RequestMessage, request: BidRequest, raised: list[list[int]], budget_us: int, rules: CompiledRules
+    message: RequestMessage,
+    request: BidRequest,
+    raised: list[list[int]],
+    open_terms: list[list[Terms | None]],
+    budget_us: int,
+    rules: CompiledRules,
 ) -> list[Asked]:
     # Bidders that see the same thing share one encoding of it; most auctions have one or two views.
     views: dict[tuple[tuple[int, ...], int, Encoding, int, str | None], bytes] = {}
@@ -201,7 +217,8 @@ def _asked(
                 whose = (group, profile.currency)
                 if whose not in told:
                     name = rules.group_names[group]
-                    told[whose] = rules.floors.told(request, name, profile.currency, raised[group] if raised else ())
+                    asks = raised[group] if raised else ()
+                    told[whose] = rules.floors.told(request, name, profile.currency, asks, open_terms[group])
                 body = protobuf.view(message, imps, tmax_ms, told[whose])
                 if profile.encoding is Encoding.JSON:
                     body = json.request_json(body, rest=False)
@@ -216,7 +233,7 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     exchange = rules.rules.exchange
     assert [reply.bidder for reply in replies] == [invitation.bidder for invitation in auction.invitations]
 
-    checks = Checks(request, exchange, rules.floors, auction.raised, rules.groups)
+    checks = Checks(request, exchange, rules.floors, auction.raised, auction.open_terms, rules.groups)
     read = [
         _read(invitation, reply, request.id, rules)
         for invitation, reply in zip(auction.invitations, replies, strict=True)

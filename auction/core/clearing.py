@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from auction.core.floors import Terms
 from auction.core.kernels.clear import (
     CLEARING_PRICE,
     COLUMNS,
@@ -30,10 +29,11 @@ from auction.core.kernels.clear import (
     WINNER,
     clear,
 )
+from auction.core.kernels.fold import fold
 from auction.core.kernels.sieve import ID, ID_BYTES, PLACE_CELLS, SEAT, SEAT_BYTES
 from auction.core.offers import Offers
-from auction.model.auction import Outcome
-from auction.model.draws import fold, rank
+from auction.model.auction import Outcome, Terms
+from auction.model.draws import mix64
 from auction.model.money import CpmMicros
 from auction.model.reasons import LossReason, PriceSetter
 from auction.model.request import BidRequest
@@ -86,56 +86,61 @@ def settle(request: BidRequest, offers: Offers, market: Market) -> tuple[list[Ou
         _rank(request, offers, given, market.tie_key)
         clear(columns, m, market.increment, market.soft_floor, market.switches, out)
     cells = out.tolist()
-    outcomes = []
-    imps, data, places = request.imps, offers.data, offers.places
+    outcomes: list[Outcome] = []
+    imps, data, places, prices = request.imps, offers.data, offers.places, offers.prices
+    results = n * RESULTS
     seat, seat_at = "", -1
     for reply in offers.replies:
         name, currency, held = reply.heard.rules.name, reply.heard.currency, reply.held
         for row in range(reply.first, reply.first + reply.count):
             code, at = cells[row * RESULTS + REASON], row * COLUMNS
-            verdict = held.get(row) if held else None
-            if verdict is None:
+            if row not in held:
                 # As Offers.id and Offers.seat read it, without a call for each bid.
                 place = row * PLACE_CELLS
                 if places[place + SEAT] != seat_at:
                     seat_at = places[place + SEAT]
                     seat = data[seat_at : seat_at + places[place + SEAT_BYTES]].decode()
-                id = data[places[place + ID] : places[place + ID] + places[place + ID_BYTES]].decode()
+                id_at = places[place + ID]
+                id = data[id_at : id_at + places[place + ID_BYTES]].decode()
                 imp = given[at + IMP]
                 impid, deal, terms = imps[imp].id, "", reply.terms[imp]
-                price: float | None = offers.prices[row]
+                price: float | None = prices[row]
             else:
-                bid = verdict.bid
+                verdict = held[row]
+                bid, seat_at = verdict.bid, -1
                 seat, id, impid, deal, price = bid.seat, bid.id, bid.impid, verdict.dealid, bid.price
-                seat_at = -1
                 terms, imp = verdict.terms, verdict.imp
-            if code < 0:
-                assert verdict is not None
-                assert verdict.reason is not None
-                outcomes.append(
-                    Outcome(name, seat, id, imp, impid, deal, price, currency, None, verdict.reason, None, None, None,
-                            PriceSetter.NONE)
-                )  # fmt: skip
-                continue
-            least = cells[row * RESULTS + MIN_TO_WIN]
+                if code < 0:
+                    assert verdict.reason is not None
+                    outcomes.append(
+                        Outcome(name, seat, id, imp, impid, deal, price, currency, None, verdict.reason, None, None,
+                                None, PriceSetter.NONE)
+                    )  # fmt: skip
+                    continue
             floor, ranked = given[at + FLOOR], given[at + RANKED]
             # A bid that met its floor in its own currency may rank below it once converted: it counts as the bid then.
             if floor > ranked and code != _BELOW_AUCTION_FLOOR and code != _BELOW_DEAL_FLOOR:
                 floor = ranked
-            clearing_price, pays, setter = None, None, PriceSetter.NONE
+            least = cells[row * RESULTS + MIN_TO_WIN]
             if code == _WON:
                 assert terms is not None
-                settled = n * RESULTS + imp * SETTLEMENTS
+                settled = results + imp * SETTLEMENTS
                 clearing_price = CpmMicros(cells[settled + CLEARING_PRICE])
                 setter = _setter(cells[settled + SETTER], clearing_price, terms)
                 pays = _buyer_pays(given[at + PRICE], terms, setter, clearing_price)
-            outcomes.append(
-                Outcome(name, seat, id, imp, impid, deal, price, currency, floor, _REASONS[code],
-                        None if least < 0 else CpmMicros(least), clearing_price, pays, setter)
-            )  # fmt: skip
-    return outcomes, cells[n * RESULTS + WINNER :: SETTLEMENTS]
+                outcomes.append(
+                    Outcome(name, seat, id, imp, impid, deal, price, currency, floor, LossReason.WON,
+                            None if least < 0 else least, clearing_price, pays, setter)
+                )  # fmt: skip
+            else:
+                outcomes.append(
+                    Outcome(name, seat, id, imp, impid, deal, price, currency, floor, _REASONS[code],
+                            None if least < 0 else least, None, None, _NO_SETTER)
+                )  # fmt: skip
+    return outcomes, cells[results + WINNER :: SETTLEMENTS]
 
 
+_NO_SETTER = PriceSetter.NONE
 _REASONS = {int(reason): reason for reason in LossReason}
 # Plain integers: comparing with an enum costs as much as a row.
 _WON = int(LossReason.WON)
@@ -159,7 +164,7 @@ def _rank(request: BidRequest, offers: Offers, given: list[int], tie_key: str) -
             imps[imp] = fold(request.imps[imp].id, onto=begun)
         if (imp, seat) not in seats:
             seats[imp, seat] = fold(seat, onto=imps[imp])
-        offers.columns[row * COLUMNS + RANK] = rank(seats[imp, seat], offers.id(row)) - _SIGN
+        offers.columns[row * COLUMNS + RANK] = mix64(fold(offers.id(row), onto=seats[imp, seat])) - _SIGN
 
 
 def _setter(setter: int, price: int, terms: Terms) -> PriceSetter:

@@ -13,7 +13,8 @@ from typing import Final
 
 import msgspec
 
-from auction.model.draws import fold, mix64
+from auction.core.kernels.fold import fold
+from auction.model.draws import mix64
 from auction.model.money import CpmMicros
 from auction.model.rules import FloorModel, FloorRule, FloorRules
 
@@ -71,15 +72,11 @@ class FloorTable(msgspec.Struct, frozen=True):
         """Draw the model of an auction from its id; None where there is none, or where this one is left alone."""
         if not self.models:
             return None
-        if self.skipped_below or len(self.models) > 1:
-            begun = fold(auction)
-            if self.skipped_below and mix64(fold("floor.skip", onto=begun)) < self.skipped_below:
-                return None
-            if len(self.models) > 1:
-                draw = mix64(fold("floor.model", onto=begun)) * self.weights[-1]
-                return next(
-                    model for model, weight in zip(self.models, self.weights, strict=True) if draw < weight << 64
-                )
+        if self.skipped_below and mix64(fold(auction, "floor.skip")) < self.skipped_below:
+            return None
+        if len(self.models) > 1:
+            draw = mix64(fold(auction, "floor.model")) * self.weights[-1]
+            return next(model for model, weight in zip(self.models, self.weights, strict=True) if draw < weight << 64)
         return self.models[0]
 
     def floor(self, model: Model, values: Values) -> CpmMicros:

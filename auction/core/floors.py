@@ -18,6 +18,7 @@ import msgspec
 from auction.core import adjustments
 from auction.core.adjustments import Weighing
 from auction.core.floor_rules import FloorTable, Model, Values
+from auction.model.auction import Terms
 from auction.model.fx import NEUTRAL, Rates, Scale, Weight, scale, told
 from auction.model.money import LIMIT, CpmMicros
 from auction.model.reasons import AuctionType
@@ -25,26 +26,7 @@ from auction.model.request import Audience, BidRequest, Deal, Imp, Timed, Told, 
 
 _FIXED_PRICE = int(AuctionType.FIXED_PRICE)  # comparing with the enum costs as much as a lookup
 _MEDIA = {1: "banner", 2: "video", 3: "audio", 4: "native"}
-_NOTHING = CpmMicros(0)
-
-
-class Terms(msgspec.Struct, frozen=True, gc=False):
-    """What a bid answers to, and how it counts: the same for all bids of one currency on one thing.
-
-    `told` and its part `deal_told` (0 where the deal states none) are micros of the bid's currency. In micros of the
-    auction currency, `stated` is the floor of deal, impression and rules, and `counted` that or the least price of any
-    sale, whichever is more. `scale` ranks the price as sent; at 3 every bid ranks by `agreed`, which is -1 otherwise.
-    """
-
-    at: int
-    deal: bool
-    of_deal: bool
-    told: CpmMicros
-    deal_told: CpmMicros
-    counted: CpmMicros
-    stated: CpmMicros
-    scale: Scale
-    agreed: CpmMicros
+_NOTHING, _NOT_AGREED = CpmMicros(0), CpmMicros(-1)
 
 
 class Floors(msgspec.Struct, frozen=True):
@@ -76,6 +58,26 @@ class Floors(msgspec.Struct, frozen=True):
         common = _asked(table, model, request, audience, "")
         return [_asked(table, model, request, audience, name) if name in named else common for name in bidders]
 
+    def open_terms(self, request: BidRequest, bidder: str, raised: Sequence[int]) -> list[Terms | None]:
+        """Give, per impression, the terms of open bids in the auction's own currency that say no duration.
+
+        `raised` is what the exchange's rules ask of the bidder for each impression, empty for nothing.
+        """
+        return [
+            self._open_terms(imp, bidder, raised[row] if raised else 0, request.at)
+            for row, imp in enumerate(request.imps)
+        ]
+
+    def _open_terms(self, imp: Imp, bidder: str, raised: int, at: int) -> Terms | None:
+        if imp.currency != self.currency:
+            return self.terms(imp, None, at, 0, 0, self.currency, bidder, raised)
+        # What `terms` gives, in one go: nearly every bid answers to this.
+        weight = adjustments.weight(self.weighings, bidder, None, imp.only) if self.weighings else NEUTRAL
+        asked = max(imp.floor, CpmMicros(raised))
+        most = max(asked, self.min_price)
+        floor = most if weight is NEUTRAL else self._weighed(most, weight)
+        return Terms(at, False, False, floor, _NOTHING, most, asked, self.weighed[weight], _NOT_AGREED)
+
     def terms(
         self,
         imp: Imp,
@@ -103,7 +105,7 @@ class Floors(msgspec.Struct, frozen=True):
             floor, of_it = most, asked
             if asks is not NEUTRAL:
                 floor, of_it = self._weighed(most, asks), self._weighed(asked, asks)
-            agreed = way.ranked(floor) if at == _FIXED_PRICE else CpmMicros(-1)
+            agreed = way.ranked(floor) if at == _FIXED_PRICE else _NOT_AGREED
             if agreed > LIMIT:
                 return None
             return Terms(at, deal is not None, of_deal, floor, of_it if of_deal else _NOTHING, most, asked, way, agreed)
@@ -134,7 +136,7 @@ class Floors(msgspec.Struct, frozen=True):
                 floor, stated = max(floor, beside), max(stated, here)
         deal_told = floor if of_deal else _NOTHING
         floor, counted = max(floor, least), max(stated, self.min_price)
-        agreed = way.ranked(floor) if at == _FIXED_PRICE else CpmMicros(-1)
+        agreed = way.ranked(floor) if at == _FIXED_PRICE else _NOT_AGREED
         if agreed > LIMIT:
             return None
         return Terms(at, deal is not None, of_deal, floor, deal_told, counted, stated, way, agreed)
@@ -158,20 +160,35 @@ class Floors(msgspec.Struct, frozen=True):
         here = told(amount, source, self.currency, self.currency, NEUTRAL, self.rates)
         return None if here is None or here > LIMIT else here
 
-    def told(self, request: BidRequest, bidder: str, wanted: str | None, raised: Sequence[int]) -> dict[Whose, Told]:
+    def told(
+        self,
+        request: BidRequest,
+        bidder: str,
+        wanted: str | None,
+        raised: Sequence[int],
+        open_terms: Sequence[Terms | None],
+    ) -> dict[Whose, Told]:
         """Give every floor that a bidder is told otherwise than the request has it; `wanted` is its own currency.
 
-        `raised` is what the exchange's rules ask of it for each impression, empty for nothing.
+        `raised` and `open_terms` are as above, for this bidder.
         """
         floors: dict[Whose, Told] = {}
         changes = wanted is not None or self.min_price or self.weighings or any(raised)
         for row, imp in enumerate(request.imps):
             if changes or imp.fine:
-                self._tell(floors, row, imp, bidder, wanted, raised[row] if raised else 0, request.at)
+                self._tell(floors, row, imp, bidder, wanted, raised[row] if raised else 0, request.at, open_terms[row])
         return floors
 
     def _tell(
-        self, floors: dict[Whose, Told], row: int, imp: Imp, bidder: str, wanted: str | None, raised: int, at: int
+        self,
+        floors: dict[Whose, Told],
+        row: int,
+        imp: Imp,
+        bidder: str,
+        wanted: str | None,
+        raised: int,
+        at: int,
+        open_terms: Terms | None,
     ) -> None:
         weight = self.weight(bidder, None, imp)
         timed = {}
@@ -180,7 +197,10 @@ class Floors(msgspec.Struct, frozen=True):
                 timed[number] = format.timed
         here = self.currency if wanted is None else wanted
         if here == imp.currency == self.currency:
-            open_floor = self._plainly(imp.floor, imp.fine, weight, raised)
+            assert open_terms is not None
+            # In one currency, what an open bid is told is what it will answer to.
+            same = open_terms.told == imp.floor and not imp.fine
+            open_floor = None if same else Told(self.currency, open_terms.told)
         else:
             held = Held(imp.floor, imp.currency, None, imp.fine)
             open_floor = self._seen(held, wanted, weight, raised, may_change=not timed)
@@ -195,7 +215,7 @@ class Floors(msgspec.Struct, frozen=True):
             asks = NEUTRAL if (deal.at or at) == _FIXED_PRICE else self.weight(bidder, deal.id, imp)
             own: Told | None = None
             if deal.floor is not None and deal.timed is None and here == deal.currency == self.currency:
-                own = self._plainly(deal.floor, deal.fine, asks, 0)
+                own = self._plainly(deal, asks)
             elif deal.floor is not None or deal.timed is not None:
                 own = self._seen(Held(deal.floor, deal.currency, deal.timed, deal.fine), wanted, asks, 0)
                 if deal.floor is None and asks != weight:
@@ -214,12 +234,13 @@ class Floors(msgspec.Struct, frozen=True):
             if own is not None:
                 floors[row, -1, deal.place] = own
 
-    def _plainly(self, floor: CpmMicros, fine: bool, weight: Weight, raised: int) -> Told | None:
-        """Bring one floor in the auction's own currency to where a bidder sees it; None where it stands so already."""
-        most = max(floor, raised, self.min_price)
+    def _plainly(self, deal: Deal, weight: Weight) -> Told | None:
+        """Bring a deal's floor in the auction's own currency to where its bidder sees it; None where it stands so."""
+        assert deal.floor is not None
+        most = max(deal.floor, self.min_price)
         if weight is not NEUTRAL:
-            most = self._weighed(CpmMicros(most), weight)
-        return Told(self.currency, CpmMicros(most)) if most != floor or fine else None
+            most = self._weighed(most, weight)
+        return Told(self.currency, most) if most != deal.floor or deal.fine else None
 
     def _seen(
         self, held: Held, wanted: str | None, weight: Weight, raised: int, may_change: bool = False

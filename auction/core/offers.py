@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from auction.core.floors import Terms
 from auction.core.kernels import sieve as cells
 from auction.core.kernels.clear import BIDDER, COLUMNS, COMPETITOR, IMP, RANK
 from auction.core.kernels.sieve import PLACE_CELLS, REPLY_CELLS, ROW_CELLS, sift
 from auction.core.listings import Listings
 from auction.core.openrtb import protobuf
 from auction.core.validation import Checks, Offerer, Verdict
+from auction.model.auction import Terms
 from auction.model.money import LIMIT, CpmMicros
 from auction.model.reply import Bid
 from auction.model.request import BANNER, BidRequest, Format

@@ -12,9 +12,9 @@ from math import isfinite
 import msgspec
 
 from auction.core.creatives import CreativeChecks, misses_length, under
-from auction.core.floors import Floors, Terms
+from auction.core.floors import Floors
 from auction.core.openrtb import protobuf as wire
-from auction.model.auction import Warning
+from auction.model.auction import Terms, Warning
 from auction.model.fx import Scale
 from auction.model.money import LIMIT, CpmMicros, price_micros
 from auction.model.reasons import LossReason
@@ -56,12 +56,13 @@ class Verdict(msgspec.Struct, frozen=True, gc=False):
 class Checks:
     """The checks of one auction, with what they share between bids: terms found once for all that have the same.
 
-    `raised` is what the exchange's floor rules ask: per bidder (its row in `groups`), per impression.
+    Per bidder (its row in `groups`) and impression, `raised` is what the exchange's floor rules ask and `open_terms`
+    what an open bid in the exchange's currency answers to.
     """
 
     __slots__ = (
-        "_allowed", "_creatives", "_deal_or_open", "_floors", "_groups", "_raised", "_request", "_rows", "_terms",
-        "currency", "highest", "warnings",
+        "_allowed", "_creatives", "_deal_or_open", "_floors", "_groups", "_open", "_raised", "_request", "_rows",
+        "_terms", "currency", "highest", "warnings",
     )  # fmt: skip
 
     def __init__(
@@ -69,10 +70,12 @@ class Checks:
         request: BidRequest,
         exchange: ExchangeRules,
         floors: Floors,
-        raised: list[list[int]],
+        raised: Sequence[Sequence[int]],
+        open_terms: Sequence[Sequence[Terms | None]],
         groups: tuple[int, ...],
     ) -> None:
         self._request = request
+        self._open = open_terms
         self._floors = floors
         self._raised = raised
         self._groups = groups
@@ -131,6 +134,8 @@ class Checks:
         """Give the terms of an open bid that says no duration; None where there is no way to take one."""
         if currency not in self._allowed:
             return None
+        if currency == self.currency:
+            return self._open[self._groups[bidder]][row]
         return self._found(bidder, name, row, imp, None, 0, 0, currency)
 
     def _verdict(self, bidder: int, rules: Offerer, bid: Bid, row: int, currency: str) -> Verdict:
@@ -222,6 +227,8 @@ class Checks:
         currency: str,
     ) -> Terms | None:
         group = self._groups[bidder]
+        if deal is None and not seconds and currency == self.currency:
+            return self._open[group][row]
         key = (row, "" if deal is None else deal.id, currency, group, format, seconds)
         if key in self._terms:
             return self._terms[key]

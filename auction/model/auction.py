@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from auction.model.fx import Scale
 from auction.model.money import CpmMicros
 from auction.model.reasons import LossReason, PriceSetter
 from auction.model.request import BidRequest
@@ -61,6 +62,25 @@ class NonBid(msgspec.Struct, frozen=True, gc=False):
     status: int
 
 
+class Terms(msgspec.Struct, frozen=True, gc=False):
+    """What a bid answers to, and how it counts: the same for all bids of one currency on one thing.
+
+    `told` and its part `deal_told` (0 where the deal states none) are micros of the bid's currency. In micros of the
+    auction currency, `stated` is the floor of deal, impression and rules, and `counted` that or the least price of any
+    sale, whichever is more. `scale` ranks the price as sent; at 3 every bid ranks by `agreed`, which is -1 otherwise.
+    """
+
+    at: int
+    deal: bool
+    of_deal: bool
+    told: CpmMicros
+    deal_told: CpmMicros
+    counted: CpmMicros
+    stated: CpmMicros
+    scale: Scale
+    agreed: CpmMicros
+
+
 # The rules as the core has compiled them, which the model cannot name: it imports nothing of the core.
 Compiled = TypeVar("Compiled")
 
@@ -68,13 +88,15 @@ Compiled = TypeVar("Compiled")
 class Auction(msgspec.Struct, Generic[Compiled], frozen=True, gc=False):
     """An open auction: everything decided before anybody is asked. The deadline is arrival + `budget_us`.
 
-    `raised` is what the exchange's floor rules ask, micros: per group of bidders, per impression; empty for nothing.
+    Per group of bidders and impression, `raised` is what the exchange's floor rules ask in micros (empty for nothing),
+    and `open_terms` what an open bid in the auction's currency answers to.
     """
 
     arrival: Arrival
     rules: Compiled
     request: BidRequest
     raised: list[list[int]]
+    open_terms: list[list[Terms | None]]
     budget_us: int
     invitations: tuple[Invitation, ...]
     not_asked: tuple[NonBid, ...]

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 _MASK = 0xFFFFFFFFFFFFFFFF
-_FNV_OFFSET = 0xCBF29CE484222325
+FNV_OFFSET = 0xCBF29CE484222325
 _FNV_PRIME = 0x100000001B3
 
 
-def fnv1a64(parts: bytes, folded: int = _FNV_OFFSET) -> int:
+def fnv1a64(parts: bytes, folded: int = FNV_OFFSET) -> int:
     """Fold bytes into 64 bits (FNV-1a), on from what was folded before."""
     for byte in parts:
         folded = ((folded ^ byte) * _FNV_PRIME) & _MASK
@@ -29,7 +29,7 @@ def framed(part: str) -> bytes:
     return len(encoded).to_bytes(4, "big") + encoded
 
 
-def fold(*parts: str, onto: int = _FNV_OFFSET) -> int:
+def fold(*parts: str, onto: int = FNV_OFFSET) -> int:
     """Fold texts, each framed, on from what was folded before."""
     return fnv1a64(b"".join(map(framed, parts)), onto)
 

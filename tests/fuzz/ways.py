@@ -42,14 +42,14 @@ def read(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> list[Hear
     return heard
 
 
-def _checks(auction: Auction[CompiledRules]) -> Checks:
+def checks_of(auction: Auction[CompiledRules]) -> Checks:
     rules = auction.rules
-    return Checks(auction.request, rules.rules.exchange, rules.floors, auction.raised, rules.groups)
+    return Checks(auction.request, rules.rules.exchange, rules.floors, auction.raised, auction.open_terms, rules.groups)
 
 
 def walked(auction: Auction[CompiledRules], heard: Sequence[Heard], *, sieved: bool) -> tuple[Offers, list[Warning]]:
     """Read all bids by a walk over the bytes; give the warnings too."""
-    checks, rules = _checks(auction), auction.rules
+    checks, rules = checks_of(auction), auction.rules
     exchange, limits = rules.rules.exchange, rules.rules.limits
     made = offers(heard, auction.request, exchange, checks, rules.market.order, rules.listings, limits, sieved=sieved)
     return made, checks.warnings
@@ -57,7 +57,7 @@ def walked(auction: Auction[CompiledRules], heard: Sequence[Heard], *, sieved: b
 
 def by_message(auction: Auction[CompiledRules], heard: Sequence[Heard]) -> tuple[list[list[Row] | None], list[Warning]]:
     """Give the rows of each reply as the rules say, None where it has too many bids or names them too long."""
-    checks, rules = _checks(auction), auction.rules.rules
+    checks, rules = checks_of(auction), auction.rules.rules
     every: list[list[Row] | None] = []
     competitors: dict[tuple[int, str], int] = {}
     for place, reply in enumerate(heard):

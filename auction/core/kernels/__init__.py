@@ -3,6 +3,7 @@
 import numpy as np
 
 from auction.core.kernels.clear import COLUMNS, RESULTS, SETTLEMENTS, clear
+from auction.core.kernels.fold import fold
 from auction.core.kernels.sieve import HEAD, sift
 
 __all__ = ["clear", "sift", "warm_up"]
@@ -12,6 +13,7 @@ def warm_up() -> None:
     """Run every kernel once, so that whatever is still to be loaded or compiled is, before anybody waits for it."""
     none, texts = np.empty(0, np.int64), np.empty(0, np.uint8)
     assert sift(texts, texts, np.zeros(HEAD, np.int64), texts, none, none) == 0
+    fold("")
     out = np.empty(RESULTS + SETTLEMENTS, np.int64)
     clear(np.zeros(COLUMNS, np.int64), 1, 0, -1, 0, out)
     assert out[0] == 0
