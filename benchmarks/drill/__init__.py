@@ -1,0 +1,1 @@
+"""Servers that come, go and die while calls go on: `make drill`."""
