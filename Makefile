@@ -21,7 +21,7 @@ TOOLS       := buildah mmdebstrap runc prometheus
 CORE   := $(addprefix tests/test_,conformance.py refusals.py replay.py replies.py views.py json_codec.py money.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench load load-ui soak coverage fuzz mutants proto docs lock image test-deploy \
+.PHONY: help demo run test check format bench load load-ui soak drill coverage fuzz mutants proto docs lock image test-deploy \
 	check-deploy render diff deploy smoke canary promote rollback drift clean
 
 help: ## list the targets
@@ -88,6 +88,9 @@ load-ui: $(DEV) ## the same with locust's page on loopback
 
 soak: $(DEV) ## 10 000 auctions with misbehaving bidders
 	@$(BIN)/python -m benchmarks.soak
+
+drill: $(DRILL) ## servers are added, replaced and killed under calls through haproxy and Envoy; needs haproxy
+	@$(BIN)/python -m benchmarks.drill $(DRILLS)
 
 mutants: $(DEV) ## small faults in money, floors and kernels: fails where tests see less than 90 %
 	@$(BIN)/python -m tests.mutants

@@ -37,8 +37,8 @@ exit codes:
 
 examples:
   python -m benchmarks.drill --only rollout --rounds 3
-  python -m benchmarks.drill --only rollout --rounds 3 --set server.notice_ms=0      see it fail
-  python -m benchmarks.drill --only scale --set server.connection_age_s=null         the same
+  python -m benchmarks.drill --only scale --set server.connection_age_s=null      see it fail
+  python -m benchmarks.drill --only rollout --rounds 3 --set server.notice_ms=0 --set server.drain_s=0
 """
 CANNOT, INTERRUPTED = 64, 130
 
@@ -52,7 +52,7 @@ def main() -> int:
     )
     parser.add_argument("--only", action="append", choices=DRILLS, metavar="DRILL", help="this one; may be repeated")
     parser.add_argument("--rounds", type=int, default=20, help="rolling restarts of all three servers (default: 20)")
-    parser.add_argument("--rate", type=float, default=120.0, help="calls a second, all callers together (default: 120)")
+    parser.add_argument("--rate", type=float, default=150.0, help="calls a second, all callers together (default: 150)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="PATH=YAML", help="a setting of the servers, over the drill's own"
     )
