@@ -150,8 +150,9 @@ async def _listen(settings: Settings, host: str, grpc_port: int | None, http_por
             server, listening.ports["grpc"] = await over_grpc.listen(settings, host, grpc_port)
             listening.stop_all.push_async_callback(server.stop, None)
         if http_port is not None:
-            runner, listening.ports["http"] = await over_http.listen(settings, host, http_port)
-            listening.stop_all.push_async_callback(runner.cleanup)
+            listener, listening.ports["http"] = await over_http.listen(settings, host, http_port)
+            # Going down means going down: no answer under way is waited for.
+            listening.stop_all.push_async_callback(listener.stop, 0.0)
     except OSError:
         await listening.stop()
         raise

@@ -252,7 +252,7 @@ def over_both(used: Settings, request: BidRequest) -> tuple[bytes | str, bytes |
 
     async def ask() -> tuple[bytes | str, bytes | str]:
         server, grpc_port = await over_grpc.listen(used, "127.0.0.1", 0)
-        runner, http_port = await over_http.listen(used, "127.0.0.1", 0)
+        listener, http_port = await over_http.listen(used, "127.0.0.1", 0)
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
                 method: Any = channel.unary_unary("/auction.v1.Bidder/Bid")
@@ -276,7 +276,7 @@ def over_both(used: Settings, request: BidRequest) -> tuple[bytes | str, bytes |
             return message, text
         finally:
             await server.stop(None)
-            await runner.cleanup()
+            await listener.stop(0.0)
 
     return asyncio.run(ask())
 

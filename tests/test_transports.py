@@ -389,8 +389,9 @@ async def test_what_a_bidder_says_between_auctions_is_not_heard() -> None:
     async with bidder("http", afterwards) as one:
         assert b"first" == (await one.reply(b"first")).body
         quiet.set()
-        pool = one.connection.connection._session.connector  # type: ignore[attr-defined]
-        assert await eventually(lambda: any(p.should_close for kept in pool._conns.values() for p, _ in kept))
+        peer = one.peer
+        assert peer is not None
+        assert await eventually(lambda: peer.open == CONNECTIONS_WARM - 1)
         for body in (b"second", b"third", b"fourth", b"fifth"):
             assert body == (await one.reply(body)).body
 

@@ -23,10 +23,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final, Literal
 
-import aiohttp
 import msgspec
-from yarl import URL
 
+from auction.edge.tls import ClientContexts
+from auction.edge.wire.http1 import Failure as Unanswered
+from auction.edge.wire.http1 import Fault, Limits, fetch
 from auction.model.clock import Clock
 from auction.model.currencies import ISO_4217
 from auction.model.fx import Fx
@@ -93,6 +94,7 @@ class Feed:
         self._reading: asyncio.Future[tuple[bytes, tuple[int, ...]] | None] | None = None
         self._state: Outcome = "unchanged"
         self._strangers: tuple[str, ...] = ()
+        self._tls = ClientContexts(["http/1.1"])
 
     async def run(self, refresh_s: float) -> None:
         """Refresh every `refresh_s`, counted from the last time, until cancelled; that leaves nothing behind."""
@@ -139,31 +141,28 @@ class Feed:
         return outcome
 
     async def _from_url(self, url: str) -> Outcome:
-        headers = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "auction"}
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
-            auto_decompress=False,
-            trust_env=False,
-        )
+        fields = {"accept": "application/json", "accept-encoding": "identity", "user-agent": "auction"}
         try:
-            async with (
-                session,
-                session.get(URL(url), headers={**headers, **self._validators}, allow_redirects=False) as response,
-            ):
-                if response.status == 304 and self._validators:
-                    return "unchanged"
-                if response.status != 200:
-                    raise Failure("unreachable", f"expected HTTP 200, was {response.status}")
-                if response.headers.get("content-encoding", "identity") != "identity":
-                    raise Failure("refused", "expected a body without content-encoding")
-                body = await _up_to_limit(response.content)
-        except (aiohttp.ClientError, OSError) as failure:
-            raise Failure("unreachable", str(failure) or type(failure).__name__) from failure
-        outcome = self._take(body)
+            answer = await fetch(
+                url,
+                tuple({**fields, **self._validators}.items()),
+                Limits(BYTES_MAX),
+                tls=self._tls,
+                connect_s=self._fetch_s,
+            )
+        except ValueError as wrong:
+            raise Failure("unreachable", str(wrong)) from wrong
+        if isinstance(answer, Unanswered):
+            raise Failure("refused" if answer.fault is Fault.TOO_LARGE else "unreachable", answer.detail)
+        if answer.status == 304 and self._validators:
+            return "unchanged"
+        if answer.status != 200:
+            raise Failure("unreachable", f"expected HTTP 200, was {answer.status}")
+        if answer.fields.get("content-encoding", "identity") != "identity":
+            raise Failure("refused", "expected a body without content-encoding")
+        outcome = self._take(answer.body)
         names = {"etag": "if-none-match", "last-modified": "if-modified-since"}
-        self._validators = {names[name]: response.headers[name] for name in names if name in response.headers}
+        self._validators = {names[name]: answer.fields[name] for name in names if name in answer.fields}
         return outcome
 
     def _take(self, body: bytes) -> Outcome:
@@ -262,13 +261,6 @@ def _read_file(path: str, known: tuple[int, ...]) -> tuple[bytes, tuple[int, ...
     except (OSError, ValueError) as refused:
         raise Failure("unreachable", getattr(refused, "strerror", None) or str(refused)) from refused
     return _within_limit(body), found
-
-
-async def _up_to_limit(content: aiohttp.StreamReader) -> bytes:
-    body = bytearray()
-    while len(body) <= BYTES_MAX and (chunk := await content.readany()):
-        body += chunk
-    return _within_limit(bytes(body))
 
 
 def _within_limit(body: bytes) -> bytes:

@@ -9,13 +9,14 @@ import asyncio
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
-import aiohttp
 import grpc
 import msgspec
 from grpc import aio
 
+from auction.edge.tls import ClientContexts
 from auction.edge.transports import Outgoing, Status
 from auction.edge.transports.http import TIMEOUT_HEADER
+from auction.edge.wire.http1 import Answer, Failure, Limits, Pool, address, request_head
 
 METHOD = "/auction.v1.Exchange/Auction"
 PATH = "/openrtb2/auction"
@@ -24,6 +25,8 @@ PATH = "/openrtb2/auction"
 CONNECTIONS_MAX = 1024
 # An answer is a BidResponse with an explanation at most: far below, and 16 MiB is what one record may hold.
 ANSWER_BYTES_MAX = 16 * 1024 * 1024
+# Heads of requests that are kept; beyond it they are made anew.
+HEADS_MAX = 64
 # How long opening waits for the exchange before the first call does.
 OPEN_S = 2.0
 
@@ -110,36 +113,55 @@ class HttpCaller:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url}: expected a URL such as http://127.0.0.1:7480")
         self.target = url if parts.path.strip("/") else url.rstrip("/") + PATH
-        self._session: aiohttp.ClientSession | None = None
+        self._to = address(self.target)
+        self._pool: Pool | None = None
+        # A caller has few timeouts, so few heads; each is encoded once.
+        self._heads: dict[int, bytes] = {}
 
     async def open(self) -> None:
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"content-type": "application/json", "x-openrtb-version": "2.6"},
+        tls = ClientContexts(["http/1.1"])
+        self._pool = Pool(
+            self._to, Limits(ANSWER_BYTES_MAX), connections_max=CONNECTIONS_MAX, tls=tls, connect_s=OPEN_S
         )
 
     async def call(self, body: bytes, timeout_s: float) -> Outgoing:
-        assert self._session is not None
-        headers = {TIMEOUT_HEADER: str(int(timeout_s * 1000))}
+        assert self._pool is not None
+        ended: asyncio.Future[Answer | Failure] = asyncio.get_running_loop().create_future()
+
+        def done(ending: Answer | Failure) -> None:
+            if not ended.done():
+                ended.set_result(ending)
+
+        cancel = self._pool.ask(self._head(int(timeout_s * 1000)), body, done)
         try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._session.post(self.target, data=body, headers=headers, allow_redirects=False) as answer,
-            ):
-                told = await answer.read()
+            async with asyncio.timeout(timeout_s):
+                ending = await ended
         except TimeoutError:
             return Outgoing(status=Status.DEADLINE_EXCEEDED, message="no answer in time")
-        except aiohttp.ClientError as failure:
-            return Outgoing(status=Status.UNAVAILABLE, message=str(failure))
-        if answer.status in (200, 204):
-            return Outgoing(told)
-        return Outgoing(status=_FROM_HTTP.get(answer.status, Status.INTERNAL), message=_said(told, answer.status))
+        finally:
+            cancel()
+        if isinstance(ending, Failure):
+            return Outgoing(status=Status.UNAVAILABLE, message=ending.detail)
+        if ending.status in (200, 204):
+            return Outgoing(ending.body)
+        status = _FROM_HTTP.get(ending.status, Status.INTERNAL)
+        return Outgoing(status=status, message=_said(ending.body, ending.status))
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
+        if self._pool is not None:
+            await self._pool.close()
 
+    def _head(self, timeout_ms: int) -> bytes:
+        head = self._heads.get(timeout_ms)
+        if head is None:
+            if len(self._heads) >= HEADS_MAX:
+                self._heads.clear()
+            fields = {**_FIELDS, TIMEOUT_HEADER: str(timeout_ms)}
+            head = self._heads[timeout_ms] = request_head("POST", self._to, fields.items())
+        return head
+
+
+_FIELDS = {"content-type": "application/json", "x-openrtb-version": "2.6"}
 
 _FROM_HTTP = {
     400: Status.INVALID_ARGUMENT,

@@ -1,26 +1,35 @@
-# HTTP/1.1 by aiohttp: bidders that speak OpenRTB JSON, and the JSON edge for ad servers.
+# HTTP/1.1: bidders that speak OpenRTB JSON, and the JSON edge for ad servers.
 #
-# aiohttp is told to leave bodies alone. It would inflate them without asking how large they become, follow redirects to
-# wherever a bidder points, and keep cookies; a bidder's reply is a body with a status, and nothing else in it counts.
-#
-# A connection serves another auction only after a whole reply and not a byte more. Whatever was late, cut short, too
-# large or followed by something unasked closes its connection, so no auction can read what was meant for another.
+# The protocol itself, with its pools, limits and refusals, is auction/edge/wire/http1. Here is what OpenRTB makes of
+# it: which status is which answer, and that a body is JSON, perhaps in gzip, within limits before and after inflating.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import zlib
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import cast
 
-import aiohttp
 import msgspec
-from aiohttp import web
-from aiohttp.http import HttpProcessingError
-from yarl import URL
 
-from auction.edge.transports import Cancel, Done, Endpoint, Incoming, Outgoing, Status, awaited, settled
+from auction.edge.tls import ClientContexts
+from auction.edge.transports import Cancel, Done, Endpoint, Incoming, Outgoing, Status, settled
+from auction.edge.wire.http1 import (
+    Answer,
+    Failure,
+    Fault,
+    Limits,
+    Listener,
+    Patience,
+    Pool,
+    Refused,
+    Request,
+    Response,
+    address,
+    request_head,
+)
+from auction.edge.wire.http1.coding import Undecodable, decoded, media_type
 from auction.model.auction import Invitation
 from auction.model.clock import Clock, Deadline
 from auction.model.reply import ReplyStatus
@@ -37,22 +46,21 @@ CONNECTIONS_MAX = 128
 # Opened before the first auction: enough for the first burst, the rest follow as load grows.
 CONNECTIONS_WARM = 4
 
-# Unused connections are dropped before most servers do it to us (Node 5 s is the exception, nginx and Go take minutes):
-# a request that meets a closing connection is lost, and nothing is retried inside an auction.
-IDLE_S = 15.0
-
 # How long opening waits for a bidder; as in grpcio.py.
 OPEN_S = 1.0
 
-# A body that a caller started must be there by then. Ten auctions' time: whoever is slower than that has no use for the
-# answer, and must not hold a request open.
+# A request that a caller started must be there by then. Ten auctions' time: whoever is slower than that has no use for
+# the answer, and must not hold a request open.
 BODY_S = 5.0
 
 # What is left of a refused body is read for this long, so that the caller sees the refusal instead of a reset.
 LINGER_S = 2.0
 
-# Callers' connections without a request on them, and heads that never end: longer than a load balancer keeps its own.
+# Callers' connections without a request on them: longer than a load balancer keeps its own.
 KEEPALIVE_S = 75.0
+
+# A caller that does not read its answer is gone, or wants us to keep it: no auction is of interest for as long.
+STALL_S = 30.0
 
 # What a refused caller is told to wait. One second is many auctions: by then the crowd has passed or is a condition.
 RETRY_AFTER_S = 1
@@ -61,14 +69,14 @@ RETRY_AFTER_S = 1
 FLUSH_S = 0.25
 
 _JSON = "application/json"
-_SERVER = "auction"  # whoever looks for a version to break in with need not be told ours, nor aiohttp's
+_SERVER = ("server", "auction")  # whoever looks for a version to break in with need not be told ours
 _log = logging.getLogger(__name__)
 
 
 class HttpBidder:
     """A bidder that answers OpenRTB JSON at `url`, over a pool of kept connections of its own.
 
-    One task per call, owned here.
+    ValueError for a URL that is none and for headers that no head may hold.
     """
 
     def __init__(
@@ -79,118 +87,78 @@ class HttpBidder:
         inflation_ratio: int = 100,
         headers: Iterable[tuple[str, str]] = (),
         connections: int = CONNECTIONS_MAX,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
-        self._url = URL(url)
-        self._reply_bytes = reply_bytes
+        self._to = address(url)
+        self._limits = Limits(reply_bytes)
         self._inflation_ratio = inflation_ratio
-        self._headers = {
+        fields = {
             "content-type": _JSON,
             "accept": _JSON,
             "accept-encoding": "gzip",
-            "user-agent": _SERVER,
+            "user-agent": "auction",
             "x-openrtb-version": OPENRTB_VERSION,
             **{name.lower(): text for name, text in headers},
         }
+        self._head = request_head("POST", self._to, fields.items())
         self._connections = connections
-        self._session: aiohttp.ClientSession | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tls = tls or ClientContexts(["http/1.1"])
+        self._pool: Pool | None = None
 
     async def open(self) -> None:
-        pool = _Pool(limit=self._connections, keepalive_timeout=IDLE_S)
-        self._session = aiohttp.ClientSession(
-            connector=pool,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
-            auto_decompress=False,
-            trust_env=False,
+        self._pool = Pool(
+            self._to,
+            self._limits,
+            connections_max=self._connections,
+            wanted=_is_ok,
+            tls=self._tls,
+            connect_s=OPEN_S,
         )
-        await pool.warm(self._url, min(CONNECTIONS_WARM, self._connections))
+        await self._pool.warm(CONNECTIONS_WARM)
 
     async def close(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
 
     def bid(self, invitation: Invitation, deadline: Deadline, done: Done) -> Cancel:
-        if self._session is None:
+        if self._pool is None:
             done(ReplyStatus.UNREACHABLE, b"", "not connected")
             return settled
-        task = asyncio.get_running_loop().create_task(self._ask(self._session, invitation.body, done))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        return self._pool.ask(self._head, invitation.body, partial(self._ended, done))
 
-        def cancel() -> None:
-            task.cancel()
+    def _ended(self, done: Done, ending: Answer | Failure) -> None:
+        if isinstance(ending, Failure):
+            status = ReplyStatus.UNREACHABLE if ending.fault is Fault.UNREACHABLE else ReplyStatus.INVALID
+            done(status, b"", f"{_NAMED.get(ending.fault, '')}{ending.detail}")
+        else:
+            done(*self._read(ending))
 
-        return cancel
-
-    async def _ask(self, session: aiohttp.ClientSession, body: bytes, done: Done) -> None:
-        try:
-            response = await session.post(self._url, data=body, headers=self._headers, allow_redirects=False)
-            try:
-                ending = await self._read(response)
-            finally:
-                response.close()  # does nothing once the whole reply was read: the connection is back in the pool
-        except aiohttp.ClientPayloadError as cut:
-            ending = (ReplyStatus.INVALID, b"", f"truncated: {cut}")
-        except aiohttp.ClientConnectionError as failure:
-            ending = (ReplyStatus.UNREACHABLE, b"", str(failure) or type(failure).__name__)
-        except aiohttp.ClientError as nonsense:
-            ending = (ReplyStatus.INVALID, b"", f"no HTTP: {nonsense}")
-        except Exception as fault:  # ours, not the bidder's; its rivals still wait for exactly one ending
-            if not session.closed:  # otherwise we were closed before we could begin
-                _log.exception("asking %s failed", self._url.host)
-            ending = (ReplyStatus.UNREACHABLE, b"", type(fault).__name__)
-        done(*ending)
-
-    async def _read(self, response: aiohttp.ClientResponse) -> tuple[ReplyStatus, bytes, str]:
+    def _read(self, answer: Answer) -> tuple[ReplyStatus, bytes, str]:
         # Nobody waits for a body that nobody will read. One that came with its head does not cost the connection.
-        status = response.status
+        status, body = answer.status, answer.body
         if status == 204:
             return ReplyStatus.NO_BID, b"", ""
         if status == 429 or status >= 500:
             return ReplyStatus.UNREACHABLE, b"", f"HTTP {status}"
         if status != 200:
             return ReplyStatus.INVALID, b"", f"HTTP {status}"
-        body = await _read_up_to(response.content, self._reply_bytes)
-        if body is None:
-            return ReplyStatus.INVALID, b"", f"expected at most {self._reply_bytes} bytes"
         if not body:
             return ReplyStatus.NO_BID, b"", ""
-        if _media_type(response.headers) != _JSON:
-            return ReplyStatus.INVALID, b"", f"expected {_JSON}, was {response.headers.get('content-type', 'nothing')}"
+        if media_type(answer.fields) != _JSON:
+            return ReplyStatus.INVALID, b"", f"expected {_JSON}, was {answer.fields.get('content-type', 'nothing')}"
         try:
-            body = _decoded(body, response.headers, self._reply_bytes, self._inflation_ratio)
-        except _Unreadable as fault:
+            body = decoded(body, answer.fields, self._limits.body_bytes, self._inflation_ratio)
+        except Undecodable as fault:
             return ReplyStatus.INVALID, b"", str(fault)
         return (ReplyStatus.BID, body, "") if body else (ReplyStatus.NO_BID, b"", "")
 
 
-class _Pool(aiohttp.TCPConnector):
-    """aiohttp's pool, which hands out any connection that is still up, less those on which something came unasked."""
+_NAMED = {Fault.NO_HTTP: "no HTTP: ", Fault.TRUNCATED: "truncated: "}
 
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[aiohttp.tracing.Trace], timeout: aiohttp.ClientTimeout
-    ) -> aiohttp.connector.Connection:
-        # Each turn takes one out of the pool for good; one beyond its size is a new connection, which nobody wrote on.
-        for _ in range(self.limit + 1):
-            connection = await super().connect(req, traces, timeout)
-            if connection.protocol is not None and not connection.protocol.should_close:
-                return connection
-            connection.close()
-        raise aiohttp.ClientConnectionError("the peer speaks before it is asked")
 
-    async def warm(self, url: URL, count: int) -> None:
-        """Open `count` connections and put them in the pool; what fails to open is left to the first call."""
-        request = aiohttp.ClientRequest("POST", url, loop=asyncio.get_running_loop())
-        attempts = [
-            super(_Pool, self).connect(request, [], aiohttp.ClientTimeout(connect=OPEN_S)) for _ in range(count)
-        ]
-        for connection in await asyncio.gather(*attempts, return_exceptions=True):
-            if isinstance(connection, aiohttp.connector.Connection):
-                connection.release()
+def _is_ok(status: int) -> bool:
+    return status == 200
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -205,7 +173,8 @@ class HttpServer:
     """Serve `POST` of JSON at `paths` with one endpoint, and `GET` of `pages`.
 
     The endpoint's OK is 200, or 204 without a body; anything else is a JSON error `{"error": {"code", "path",
-    "message"}}` under the HTTP status that says the same. gzip is accepted, within `request_bytes` and the ratio.
+    "message"}}` under the HTTP status that says the same. gzip is accepted, within `request_bytes` and the ratio. `tls`
+    gives the context to listen with, or there is none.
     """
 
     def __init__(
@@ -220,176 +189,124 @@ class HttpServer:
         request_bytes: int = 262_144,
         inflation_ratio: int = 100,
         reuse_port: bool = False,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self.port = port
+        self._application = _Application(endpoint, paths, clock, dict(pages or {}), request_bytes, inflation_ratio)
+        self._request_bytes = request_bytes
+        self._clock = clock
+        self._host = host
+        self._reuse_port = reuse_port
+        self._tls = tls
+        self._listener: Listener | None = None
+
+    async def start(self) -> None:
+        listener = Listener(
+            self._application,
+            Limits(self._request_bytes),
+            lambda: self._clock.wall_us() / 1e6,
+            host=self._host,
+            port=self.port,
+            patience=Patience(KEEPALIVE_S, BODY_S, STALL_S, LINGER_S),
+            reuse_port=self._reuse_port,
+            tls=self._tls() if self._tls is not None else None,
+        )
+        await listener.start()
+        self._listener = listener
+        self.port = listener.port
+
+    async def stop(self, grace_s: float) -> None:
+        if self._listener is not None:
+            await self._listener.stop(grace_s, FLUSH_S)
+
+
+class _Application:
+    """Requests as the exchange takes them, in the words of HTTP."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        paths: Sequence[str],
+        clock: Clock,
+        pages: Mapping[str, Callable[[], Page]],
+        request_bytes: int,
+        inflation_ratio: int,
+    ) -> None:
         self._endpoint = endpoint
         self._paths = frozenset(paths)
         self._clock = clock
-        self._host = host
-        self._pages = dict(pages or {})
+        self._pages = pages
         self._request_bytes = request_bytes
         self._inflation_ratio = inflation_ratio
-        self._reuse_port = reuse_port
-        self._calls: set[asyncio.Task[Any]] = set()
-        self._protocols: web.Server | None = None
-        self._listener: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        self._protocols = web.Server(
-            self._serve,
-            handler_cancellation=True,
-            access_log=None,
-            auto_decompress=False,
-            keepalive_timeout=KEEPALIVE_S,
-            lingering_time=LINGER_S,
-            logger=_aiohttp_log,
-        )
-        self._listener = await asyncio.get_running_loop().create_server(
-            self._protocols, self._host, self.port, reuse_port=self._reuse_port or None
-        )
-        self.port = self._listener.sockets[0].getsockname()[1]
-
-    async def stop(self, grace_s: float) -> None:
-        if self._listener is None or self._protocols is None:
-            return
-        self._listener.close()
-        # Closes idle connections now and the others with their next answer; left alone it would wait twice its time.
-        self._protocols.pre_shutdown()
-        closing = asyncio.get_running_loop().create_task(self._protocols.shutdown(max(grace_s, FLUSH_S)))
-        await asyncio.wait([closing], timeout=grace_s)
-        for call in self._calls:
-            call.cancel()
-        await closing
-        await self._listener.wait_closed()
-
-    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        task = asyncio.current_task()
-        assert task is not None
-        self._calls.add(task)
-        try:
-            return await self._answer(request)
-        finally:
-            self._calls.discard(task)
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        arrived = self._clock.monotonic()
-        page = self._pages.get(request.path)
-        if page is not None:
-            if request.method not in ("GET", "HEAD"):
-                return _refusal(405, "UNIMPLEMENTED", f"expected GET, was {request.method}", {"allow": "GET, HEAD"})
-            shown = page()
-            headers = {"content-type": shown.content_type, "server": _SERVER}
-            return web.Response(body=shown.body, status=shown.status, headers=headers)
-        if request.path not in self._paths:
+    def accept(self, request: Request) -> Response | None:
+        path, method = request.path, request.method
+        if path in self._pages:
+            if method in ("GET", "HEAD"):
+                return None
+            return _refusal(405, "UNIMPLEMENTED", f"expected GET, was {method}", fields=(("allow", "GET, HEAD"),))
+        if path not in self._paths:
             return _refusal(404, "NOT_FOUND", "nothing is served here")
-        if request.method != "POST":
-            return _refusal(405, "UNIMPLEMENTED", f"expected POST, was {request.method}", {"allow": "POST"})
+        if method != "POST":
+            return _refusal(405, "UNIMPLEMENTED", f"expected POST, was {method}", fields=(("allow", "POST"),))
+        if media_type(request.fields) != _JSON:
+            was = request.fields.get("content-type", "nothing")
+            return _refusal(415, "INVALID_ARGUMENT", f"expected {_JSON}, was {was}")
         try:
-            deadline = _deadline(request.headers, arrived)
-            body = await self._body(request)
-        except _Unreadable as fault:
-            refusal = _refusal(fault.status, "INVALID_ARGUMENT", str(fault))
-            if not request.content.is_eof():
-                refusal.force_close()
-            return refusal
-        outgoing = await awaited(self._endpoint, Incoming(request.path, request.headers, body, deadline))
-        return _response(outgoing)
+            request.note = _deadline(request.fields, self._clock)
+        except Undecodable as fault:
+            return _refusal(fault.status, "INVALID_ARGUMENT", str(fault))
+        return None
 
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        if _media_type(request.headers) != _JSON:
-            raise _Unreadable(f"expected {_JSON}, was {request.headers.get('content-type', 'nothing')}", 415)
-        too_large = _Unreadable(f"expected at most {self._request_bytes} bytes", 400)
-        if (request.content_length or 0) > self._request_bytes:
-            raise too_large
-        if request.headers.get("expect", "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    def answer(self, request: Request, done: Callable[[Response | None], None]) -> Cancel:
+        path = request.path
+        page = self._pages.get(path)
+        if page is not None:
+            shown = page()
+            done(Response(shown.status, (("content-type", shown.content_type), _SERVER), shown.body))
+            return settled
+        assert request.body is not None
         try:
-            async with asyncio.timeout(None if request.content.is_eof() else BODY_S):
-                body = await _read_up_to(request.content, self._request_bytes)
-        except TimeoutError:
-            raise _Unreadable(f"expected the body within {BODY_S:g} s", 408) from None
-        except web.RequestPayloadError as fault:
-            raise _Unreadable(f"expected a whole body: {fault}", 400) from fault
-        if body is None:
-            raise too_large
-        return _decoded(body, request.headers, self._request_bytes, self._inflation_ratio)
-
-
-class _NotTheirs(logging.Filter):
-    """Keep out of the log what somebody sent us that is no HTTP: it was answered with 400, and may be a flood."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-_aiohttp_log = logging.getLogger(f"{__name__}.aiohttp")
-_aiohttp_log.addFilter(_NotTheirs())
-
-
-class _Unreadable(Exception):
-    """A body or header that cannot be taken; `status` is what HTTP calls it when a caller sent it."""
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-async def _read_up_to(content: aiohttp.StreamReader, limit: int) -> bytes | None:
-    """Read to the end; None as soon as there is more than `limit`."""
-    chunks: list[bytes] = []
-    size = 0
-    while chunk := await content.readany():
-        size += len(chunk)
-        if size > limit:
-            return None
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _decoded(body: bytes, headers: Mapping[str, str], limit: int, ratio: int) -> bytes:
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    if encoding in ("identity", ""):
-        return body
-    if encoding not in ("gzip", "x-gzip"):
-        raise _Unreadable(f"expected gzip or no encoding, was {encoding[:40]}", 415)
-    return inflate(body, limit, ratio)
-
-
-def inflate(packed: bytes, limit: int, ratio: int) -> bytes:
-    """Undo gzip, in memory for at most `limit` bytes and `ratio` times what came in, whatever the data claims.
-
-    Members one after the other are one text (RFC 1952 section 2.2); anything else behind the last is refused.
-    """
-    room = min(limit, ratio * len(packed))
-    texts: list[bytes] = []
-    while packed:
-        member = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+            body = decoded(request.body, request.fields, self._request_bytes, self._inflation_ratio)
+        except Undecodable as fault:
+            done(_refusal(fault.status, "INVALID_ARGUMENT", str(fault)))
+            return settled
+        answering = _Answering(done)
         try:
-            # One byte more than there is room for tells too much from just enough.
-            text = member.decompress(packed, room + 1)
-        except zlib.error as fault:
-            raise _Unreadable(f"no gzip: {fault}") from fault
-        if len(text) > room:
-            raise _Unreadable(f"expected at most {limit} bytes and {ratio} times the compressed size", 400)
-        if not member.eof:
-            raise _Unreadable("truncated gzip")
-        texts.append(text)
-        room -= len(text)
-        packed = member.unused_data
-    return b"".join(texts)
+            return self._endpoint(
+                Incoming(path, request.fields, body, cast("Deadline | None", request.note)), answering
+            )
+        except Exception:
+            # A fault of ours is written down where we can read it; the caller is told no more than that there was one.
+            _log.exception("a call to %s failed", path)
+            answering(Outgoing(status=Status.INTERNAL, message="internal error"))
+            return settled
+
+    def refuse(self, refused: Refused) -> Response:
+        return _refusal(refused.status, "INVALID_ARGUMENT", refused.reason)
 
 
-def _media_type(headers: Mapping[str, str]) -> str:
-    return headers.get("content-type", "").partition(";")[0].strip().lower()
+class _Answering:
+    """Says an answer once, in the words of HTTP: an endpoint that answered and then failed has answered."""
+
+    __slots__ = ("_done",)
+
+    def __init__(self, done: Callable[[Response | None], None]) -> None:
+        self._done: Callable[[Response | None], None] | None = done
+
+    def __call__(self, outgoing: Outgoing) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(_response(outgoing))
 
 
-def _deadline(headers: Mapping[str, str], arrived: float) -> Deadline | None:
-    told = headers.get(TIMEOUT_HEADER)
+def _deadline(fields: Mapping[str, str], clock: Clock) -> Deadline | None:
+    told = fields.get(TIMEOUT_HEADER)
     if told is None:
         return None
     if not (told.isascii() and told.isdigit() and len(told) <= 9):
-        raise _Unreadable(f"{TIMEOUT_HEADER}: expected whole milliseconds, was {told[:40]}")
-    return Deadline(arrived + int(told) / 1000)
+        raise Undecodable(f"{TIMEOUT_HEADER}: expected whole milliseconds, was {told[:40]}")
+    return Deadline(clock.monotonic() + int(told) / 1000)
 
 
 _HTTP_STATUS = {
@@ -403,22 +320,19 @@ _HTTP_STATUS = {
 }
 
 
-def _response(outgoing: Outgoing) -> web.Response:
-    headers = {"server": _SERVER, **dict(outgoing.headers)}
+def _response(outgoing: Outgoing) -> Response:
     if outgoing.status is Status.OK:
         if not outgoing.body:
-            return web.Response(status=204, headers=headers)
-        return web.Response(body=outgoing.body, headers={"content-type": _JSON, **headers})
-    status = _HTTP_STATUS[outgoing.status]
-    if status == 503:
-        headers.setdefault("retry-after", str(RETRY_AFTER_S))
-    return _refusal(status, outgoing.status.name, outgoing.message, headers, outgoing.path)
+            return Response(204, (*outgoing.headers, _SERVER))
+        return Response(200, (("content-type", _JSON), *outgoing.headers, _SERVER), outgoing.body)
+    status, headers = _HTTP_STATUS[outgoing.status], outgoing.headers
+    if status == 503 and not any(name == "retry-after" for name, _ in headers):
+        headers = (*headers, ("retry-after", str(RETRY_AFTER_S)))
+    return _refusal(status, outgoing.status.name, outgoing.message, outgoing.path, headers)
 
 
 def _refusal(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None, path: str = ""
-) -> web.Response:
+    status: int, code: str, message: str, path: str = "", fields: tuple[tuple[str, str], ...] = ()
+) -> Response:
     error = msgspec.json.encode({"error": {"code": code, "path": path, "message": message}})
-    return web.Response(
-        body=error, status=status, headers={"server": _SERVER, **(headers or {}), "content-type": _JSON}
-    )
+    return Response(status, (("content-type", _JSON), *fields, _SERVER), error)
