@@ -26,7 +26,7 @@ def pods(*names: str) -> list[Pod]:
 def verdict(calls: list[Call], logged: dict[str, str]) -> bool:
     outcome, way = Outcome(), Traffic("envoy", [], 1.0)
     way.calls = calls
-    nothing_lost(outcome, "rollout", [way], logged)
+    nothing_lost(outcome, [way], logged)
     (claim,) = outcome.claims
     return claim.holds
 

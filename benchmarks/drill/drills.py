@@ -146,7 +146,7 @@ async def balance(stage: Stage) -> Outcome:
         # Together all of it: shares of what is in no log prove nothing.
         outcome.claim(text, found, least <= smaller <= most and smaller + larger > 99.9)
         outcome.figure(f"balance.{_joined(way.name)}.smaller_share", smaller, "%")
-    nothing_lost(outcome, "balance", ways, logged)
+    nothing_lost(outcome, ways, logged)
     return outcome
 
 
@@ -182,7 +182,11 @@ async def rollout(stage: Stage) -> Outcome:
         logged = fleet.logged()
     stops = 3 * stage.rounds
     outcome.figure("rollout.stops", stops, "servers")
-    nothing_lost(outcome, "rollout", held, logged)
+    nothing_lost(outcome, held, logged)
+    for way in held:
+        outcome.figure(f"rollout.{_joined(way.name)}.calls", len(way.calls), "calls")
+        outcome.figure(f"rollout.{_joined(way.name)}.failed", len(way.faults), "calls")
+        outcome.figure(f"rollout.{_joined(way.name)}.missing", len(missing(way.calls, logged)), "auctions")
     reached = {logged.get(call.id) for each in held for call in each.calls}
     outcome.claim(
         "every server that was started was called", f"{len(reached - {None})} of {3 + stops}", len(reached) == 3 + stops
@@ -234,7 +238,7 @@ async def scale(stage: Stage) -> Outcome:
         text = f"{way.name}: each new server gets 15 % or more once all connections are of age"
         outcome.claim(text, f"{smaller:.1f} % of {len(later)}", smaller >= 15.0)
         outcome.figure(f"scale.{_joined(way.name)}.new_share", smaller, "%")
-    nothing_lost(outcome, "scale", ways, logged)
+    nothing_lost(outcome, ways, logged)
     return outcome
 
 
@@ -260,7 +264,7 @@ async def canary(stage: Stage) -> Outcome:
         text = f"{way.name}: the canary, one of ten, gets 7 to 13 %"
         outcome.claim(text, f"{share:.1f} % of {len(way.calls)}", 7.0 <= share <= 13.0)
         outcome.figure(f"canary.{_joined(way.name)}.share", share, "%")
-    nothing_lost(outcome, "canary", ways, logged)
+    nothing_lost(outcome, ways, logged)
     return outcome
 
 
@@ -330,7 +334,7 @@ def in_flight_at(call: Call, moments: Iterable[float]) -> bool:
 BUSY_S = 0.25
 
 
-def nothing_lost(outcome: Outcome, name: str, ways: Iterable[Traffic], logged: Collection[str]) -> None:
+def nothing_lost(outcome: Outcome, ways: Iterable[Traffic], logged: Collection[str]) -> None:
     """Claim of each of these that its calls were answered and that the logs have them."""
     for way in ways:
         lost = missing(way.calls, logged)
@@ -339,9 +343,6 @@ def nothing_lost(outcome: Outcome, name: str, ways: Iterable[Traffic], logged: C
         if way.faults:
             found += f" ({_kinds(way.faults)})"
         outcome.claim(text, found, bool(way.calls) and not way.faults and not lost)
-        outcome.figure(f"{name}.{_joined(way.name)}.calls", len(way.calls), "calls")
-        outcome.figure(f"{name}.{_joined(way.name)}.failed", len(way.faults), "calls")
-        outcome.figure(f"{name}.{_joined(way.name)}.missing", len(lost), "auctions")
 
 
 def _kinds(faults: Iterable[Call]) -> str:
