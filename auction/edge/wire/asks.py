@@ -1,0 +1,230 @@
+# A call as a client has it: from asking to the one ending that it gets.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
+
+from auction.edge.wire.fields import Fields, block
+from auction.edge.wire.frames import Code
+from auction.edge.wire.heads import ENCODINGS, ResponseHead
+from auction.edge.wire.messages import PREFIX_BYTES, Reader, Unreadable, packed, whole
+from auction.edge.wire.statuses import CONTENT_TYPE, Ending, Status, of_reset, timeout_text, written
+from auction.edge.wire.streams import Arrival, Stream
+
+if TYPE_CHECKING:
+    from auction.edge.wire.channel import Channel
+    from auction.edge.wire.link import Link
+    from auction.edge.wire.wheel import Expiring
+
+Done = Callable[[Status, bytes, str, bool], None]
+"""How a call ended: status, message, a sentence for people, and whether it was this side that found it so."""
+
+# Distinct timeouts of a method whose header blocks are kept: every millisecond of four seconds.
+TIMEOUTS_KEPT: Final = 4_096
+
+
+class Method:
+    """A method of a peer with all that its calls have in common: their header block, but for the timeout."""
+
+    def __init__(
+        self,
+        path: str,
+        authority: str,
+        *,
+        scheme: str = "http",
+        metadata: Iterable[tuple[str, str | bytes]] = (),
+        gzip: bool = False,
+        agent: str = "wire",
+    ) -> None:
+        pairs = [
+            (b":method", b"POST"),
+            (b":scheme", scheme.encode()),
+            (b":path", path.encode()),
+            (b":authority", authority.encode()),
+            (b"content-type", CONTENT_TYPE),
+            (b"te", b"trailers"),
+            (b"user-agent", agent.encode()),
+            (b"grpc-accept-encoding", ENCODINGS),
+        ]
+        if gzip:
+            pairs.append((b"grpc-encoding", b"gzip"))
+        self.gzip = gzip
+        self.path = path
+        self._block = block([*pairs, *written(metadata)])
+        self._blocks: dict[bytes, bytes] = {}
+
+    def block(self, timeout_s: float | None) -> bytes:
+        """Give the header block of a call that may take so long."""
+        if timeout_s is None:
+            return self._block
+        text = timeout_text(timeout_s)
+        known = self._blocks.get(text)
+        if known is None:
+            if len(self._blocks) >= TIMEOUTS_KEPT:
+                self._blocks.clear()
+            known = self._blocks[text] = self._block + block([(b"grpc-timeout", text)])
+        return known
+
+
+class Ask:
+    """One unary call. `done` is called once, unless it was cancelled first."""
+
+    __slots__ = (
+        "_channel",
+        "_done",
+        "_head",
+        "_message",
+        "_reader",
+        "block",
+        "bucket",
+        "deadline",
+        "link",
+        "octets",
+        "retried",
+        "stream",
+    )
+
+    def __init__(self, channel: Channel, block_: bytes, octets: bytes, done: Done, deadline: float | None) -> None:
+        self._channel = channel
+        self._done: Done | None = done
+        self._reader: Reader | None = None
+        self._head: ResponseHead | None = None
+        self._message: bytes | None = None
+        self.block = block_
+        self.octets = octets
+        self.deadline = deadline
+        self.bucket: set[Expiring] | None = None
+        self.link: Link | None = None
+        self.stream: Stream | None = None
+        self.retried = False
+
+    def cancel(self) -> None:
+        """Withdraw the call; `done` is not called afterwards."""
+        if self._done is None:
+            return
+        self._done = None
+        if self.bucket is not None:
+            self.bucket.discard(self)
+        link, stream = self.link, self.stream
+        if link is None or stream is None:
+            self._channel.queue.pop(self, None)
+            return
+        self.link = self.stream = None
+        link.calls -= 1
+        link.withdraw(stream)
+
+    def expire(self) -> None:
+        """Hear that the deadline has passed."""
+        done = self._done
+        self.cancel()
+        if done is not None:
+            done(Status.DEADLINE_EXCEEDED, b"", "the deadline has passed", True)
+
+    def arrived(self, arrival: Arrival) -> None:
+        """Take in what came on the stream."""
+        fields, ended = arrival.fields, arrival.trailers
+        if ended is not None and fields is not None:  # all of it at once, as nearly always
+            head, ending = _head(fields), _ending(ended)
+            if head.plain and not ending.status and ending.said:
+                body = whole(arrival.data)
+                if body is not None and len(body) <= self._channel.bounds.octets:
+                    self.end(Status.OK, body, "", False)
+                    return
+        if fields is not None:
+            self._head = _head(fields)
+        if arrival.data and not self._read(arrival.data):
+            return
+        if arrival.ended:
+            self._end(arrival.trailers)
+        elif arrival.reset is not None:
+            self._reset(arrival.reset)
+
+    def _read(self, data: bytes | bytearray) -> bool:
+        """Take in octets; False where they ended the call."""
+        head = self._head
+        if head is None or head.fault is not None:
+            return True  # a page of a proxy, say: what it says is of no use
+        if self._reader is None:
+            self._reader = Reader(self._channel.bounds, head.encoding)
+        try:
+            for message in self._reader.feed(data):
+                if self._message is not None:
+                    raise Unreadable(Status.INTERNAL, "expected one message, were more")
+                self._message = message
+        except Unreadable as fault:
+            self._break_off(fault.status, str(fault))
+            return False
+        return True
+
+    def _break_off(self, status: Status, message: str) -> None:
+        done = self._done
+        self.cancel()
+        if done is not None:
+            done(status, b"", message, True)
+
+    def _end(self, trailers: Fields | None) -> None:
+        head = self._head
+        if head is None:
+            self.end(Status.INTERNAL, b"", "an end without header fields", True)
+            return
+        ending = head.ending if trailers is None else _ending(trailers)
+        if head.fault is not None and not head.ending.said:
+            self.end(head.fault, b"", head.message, True)
+        elif not ending.said:
+            self.end(Status.INTERNAL, b"", "no grpc-status", True)
+        elif ending.status:
+            self.end(ending.status, b"", ending.message, False)
+        elif self._reader is not None and self._reader.rest:
+            self.end(Status.INTERNAL, b"", f"truncated: a message of {self._reader.rest - PREFIX_BYTES} octets", True)
+        elif self._message is None:
+            self.end(Status.INTERNAL, b"", "truncated: no whole message", True)
+        else:
+            self.end(Status.OK, self._message, "", False)
+
+    def _reset(self, code: int) -> None:
+        unheard = code == Code.REFUSED_STREAM and self._head is None
+        if unheard and not self.retried and self._channel.again(self):
+            return
+        name = Code(code).name if code in Code.__members__.values() else str(code)
+        self.end(of_reset(code), b"", f"stream reset: {name}", False)
+
+    def cut(self, broken: bool, reason: str) -> None:
+        """Hear that the connection is gone, or that the peer broke its rules."""
+        self.end(Status.INTERNAL if broken else Status.UNAVAILABLE, b"", reason, True)
+
+    def end(self, status: Status, body: bytes, message: str, ours: bool) -> None:
+        """End the call, once."""
+        link, stream, done = self.link, self.stream, self._done
+        if done is None:
+            return
+        self._done = None
+        if link is not None:
+            link.calls -= 1
+            self.link = None
+        if stream is not None:
+            stream.context = self.stream = None
+        if self.bucket is not None:
+            self.bucket.discard(self)
+        done(status, body, message, ours)
+
+
+def _head(fields: Fields) -> ResponseHead:
+    known: Any = fields.meaning
+    if known.__class__ is not ResponseHead:
+        known = fields.meaning = ResponseHead(fields)
+    head: ResponseHead = known
+    return head
+
+
+def _ending(fields: Fields) -> Ending:
+    known: Any = fields.meaning
+    if known.__class__ is not Ending:
+        known = fields.meaning = Ending(fields)
+    ending: Ending = known
+    return ending
+
+
+def message_of(body: bytes, method: Method) -> bytes:
+    """Frame a message as the method's calls send it."""
+    return packed(body, method.gzip)

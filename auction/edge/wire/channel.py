@@ -1,0 +1,372 @@
+# A gRPC client: connections to every address of a name, opened ahead, replaced when lost, asked in turn.
+#
+# There is one timer a second for all of a channel's connections, and one wheel for all of its deadlines.
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from auction.edge.wire.asks import Ask, Done, Method, message_of
+from auction.edge.wire.limits import Limits
+from auction.edge.wire.link import Link
+from auction.edge.wire.messages import Bounds
+from auction.edge.wire.settings import Lives
+from auction.edge.wire.statuses import Status
+from auction.edge.wire.wheel import Wheel
+
+# A peer that comes back is asked again within seconds, and one that is gone for good costs an attempt every five.
+RECONNECT_FIRST_S: Final = 0.1
+RECONNECT_MAX_S: Final = 5.0
+
+# How long one attempt may take. Two round trips to the far side of the world, TLS included.
+CONNECT_S: Final = 1.0
+
+# How often a name is asked for its addresses, and again when a connection was lost. Cloud names live for a minute.
+RESOLVE_TICKS: Final = 30
+
+# Addresses of one name that are connected to. A name with more is a load balancer's, and any of them do.
+ADDRESSES_MAX: Final = 16
+
+# Connections to one address, where its peer allows fewer streams than are wanted: 4 x 100 is what a burst needs.
+CONNECTIONS_PER_ADDRESS: Final = 4
+
+# Calls that wait for a stream. What is beyond would come too late.
+QUEUE_MAX: Final = 1_024
+
+Address = tuple[str, int]
+
+
+class Channel:
+    """Calls to whoever serves at `host`:`port`. `context` gives the TLS context of the next connection.
+
+    A call is sent once. Only where the peer says that it never began it (REFUSED_STREAM, or above GOAWAY's last
+    stream) is it sent once more, on another connection, while time remains.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        context: Callable[[], ssl.SSLContext] | None = None,
+        bounds: Bounds | None = None,
+        limits: Limits | None = None,
+        lives: Lives | None = None,
+        resets_per_s: int = 5,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        self.host, self.port = host, port
+        self.context = context
+        self.bounds = bounds or Bounds()
+        self.limits = limits or Limits()
+        self.lives = lives or Lives(age_s=None)
+        self.resets_per_s = resets_per_s
+        self.queue: dict[Ask, None] = {}
+        self.ready: list[Link] = []
+        self.now: Callable[[], float] = now or (lambda: asyncio.get_running_loop().time())
+        self._wheel = Wheel(self.now)
+        self._places: dict[Address, _Place] = {}
+        self._turn = 0
+        self._closed = True
+        self._ticks = 0
+        self._ticking: asyncio.TimerHandle | None = None
+        self._resolving: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+
+    @property
+    def authority(self) -> str:
+        """The name by which the peer is asked."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def method(self, path: str, metadata: tuple[tuple[str, str | bytes], ...] = (), gzip: bool = False) -> Method:
+        """Prepare calls of one method."""
+        scheme = "http" if self.context is None else "https"
+        return Method(path, self.authority, scheme=scheme, metadata=metadata, gzip=gzip)
+
+    async def open(self, wait_s: float = CONNECT_S) -> None:
+        """Connect; return once every address is connected or has plainly failed, or after `wait_s`."""
+        self._closed = False
+        self._tick()
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._settled.wait()
+        except TimeoutError:
+            pass  # it goes on connecting without us
+
+    async def close(self) -> None:
+        """End every call as UNAVAILABLE and close every connection; return once they are."""
+        self._closed = True
+        if self._ticking is not None:
+            self._ticking.cancel()
+        self._wheel.stop()
+        tasks = [place.close() for place in self._places.values()]
+        if self._resolving is not None:
+            self._resolving.cancel()
+            tasks.append(self._resolving)
+        for ask in list(self.queue):
+            ask.cut(False, "connection closed")
+        self.queue.clear()
+        left = [task for task in tasks if task is not None]
+        if left:
+            await asyncio.wait(left)
+        for place in self._places.values():
+            await place.closed()
+        self._places.clear()
+
+    def unary(
+        self, method: Method, body: bytes, done: Done, timeout_s: float | None = None, enforce: bool = True
+    ) -> Ask:
+        """Ask once. The peer is told `timeout_s`; where it is not to be enforced here, whoever asks cancels."""
+        deadline = None if timeout_s is None else self.now() + timeout_s
+        ask = Ask(self, method.block(timeout_s), message_of(body, method), done, deadline)
+        if enforce and deadline is not None:
+            ask.bucket = self._wheel.add(deadline, ask)
+        self._send(ask, None)
+        return ask
+
+    def again(self, ask: Ask) -> bool:
+        """Send a call that was never begun once more, on another connection; False where that cannot be."""
+        if ask.deadline is not None and self.now() >= ask.deadline:
+            return False
+        tried = ask.link
+        link = self._pick(tried)
+        if link is None:
+            return False
+        if tried is not None:
+            tried.calls -= 1
+        ask.retried = True
+        self._put(ask, link)
+        return True
+
+    def unqueue(self) -> None:
+        """Send what waits, as far as there are streams."""
+        while self.queue:
+            link = self._pick(None)
+            if link is None:
+                return
+            ask = next(iter(self.queue))
+            del self.queue[ask]
+            self._put(ask, link)
+
+    def _send(self, ask: Ask, tried: Link | None) -> None:
+        link = self._pick(tried)
+        if link is not None:
+            self._put(ask, link)
+        elif not self.ready and not self._replacing:
+            ask.end(Status.UNAVAILABLE, b"", self._reason(), True)
+        elif len(self.queue) >= QUEUE_MAX:
+            ask.end(Status.UNAVAILABLE, b"", "no stream is free", True)
+        else:
+            self.queue[ask] = None
+            for place in self._places.values():
+                place.widen()
+
+    def _put(self, ask: Ask, link: Link) -> None:
+        stream = link.connection.request(ask.block, ask.octets)
+        stream.context = ask
+        ask.link, ask.stream = link, stream
+        link.calls += 1
+        link.due()
+
+    def _pick(self, tried: Link | None) -> Link | None:
+        """Give the next connection that has a stream to spare."""
+        ready = self.ready
+        count = len(ready)
+        for _ in range(count):
+            self._turn += 1
+            if self._turn >= count:
+                self._turn = 0
+            link = ready[self._turn]
+            if link is not tried and link.connection.may_open:
+                return link
+        return None
+
+    @property
+    def _replacing(self) -> bool:
+        return any(place.replacing for place in self._places.values())
+
+    def _reason(self) -> str:
+        if self._closed:
+            return "not connected"
+        return next((place.reason for place in self._places.values() if place.reason), "not connected yet")
+
+    def changed(self) -> None:
+        """Look again at which connections are ready."""
+        places = self._places.values()
+        self.ready = [link for place in places for link in place.links if link.ready]
+        if places and all(place.tried for place in places):
+            self._settled.set()
+        if self.queue:
+            if self.ready:
+                self.unqueue()
+            elif not self._replacing:
+                for ask in list(self.queue):
+                    del self.queue[ask]
+                    ask.end(Status.UNAVAILABLE, b"", self._reason(), True)
+
+    def lost(self) -> None:
+        """Hear that a connection is gone: its address may be, too."""
+        self._ticks = 0
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._ticking = loop.call_later(1.0, self._tick)
+        if self._ticks % RESOLVE_TICKS == 0 and self._resolving is None:
+            self._resolving = loop.create_task(self._resolve())
+        self._ticks += 1
+        for place in list(self._places.values()):
+            for link in list(place.links):
+                link.tick()
+
+    async def _resolve(self) -> None:
+        """Ask for the addresses; connect to new ones, part from those that are gone."""
+        try:
+            addresses = await self._addresses()
+        except OSError:
+            self._settled.set()  # what we have stays; a name that does not resolve now may in a minute
+            return
+        finally:
+            self._resolving = None
+        for address in addresses:
+            if address not in self._places:
+                self._places[address] = _Place(self, address)
+        for address in [address for address in self._places if address not in addresses]:
+            self._places.pop(address).leave()
+        self.changed()
+
+    async def _addresses(self) -> list[Address]:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(OSError):
+                socket.inet_pton(family, self.host)
+                return [(self.host, self.port)]  # no name, and no thread to ask for it
+        found = await asyncio.get_running_loop().getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        return list(dict.fromkeys((str(where[4][0]), self.port) for where in found))[:ADDRESSES_MAX]
+
+
+class _Place:
+    """One address: its connections, and the attempt that is under way."""
+
+    def __init__(self, channel: Channel, address: Address) -> None:
+        self.links: list[Link] = []
+        self.reason = ""
+        self.tried = False
+        self.replacing = False
+        self._channel = channel
+        self._address = address
+        self._failures = 0
+        self._left = False
+        self._attempt: asyncio.Task[None] | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._empty = asyncio.Event()
+        self._start()
+
+    def widen(self) -> None:
+        """Open one more connection where those that are open are full."""
+        live = [link for link in self.links if link.ready]
+        if live and len(self.links) < CONNECTIONS_PER_ADDRESS and self._attempt is None and self._retry is None:
+            self._start()
+
+    def leave(self) -> None:
+        """Part from the address once its calls have ended."""
+        self._left = True
+        self._stop()
+        for link in list(self.links):
+            link.retire()
+
+    def close(self) -> asyncio.Task[None] | None:
+        """Close everything; give the task that is still to end."""
+        self._left = True
+        self._stop()
+        for link in list(self.links):
+            link.reason = "connection closed"
+            link.close()
+            for stream in list(link.connection.streams.values()):
+                if stream.context is not None:
+                    stream.context.cut(False, "connection closed")
+        return self._attempt
+
+    async def closed(self) -> None:
+        """Wait until the sockets are gone; one whose peer does not read is dropped."""
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                while self.links:
+                    self._empty.clear()
+                    await self._empty.wait()
+        except TimeoutError:
+            for link in list(self.links):
+                link.abort("")
+
+    def _stop(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        if self._attempt is not None:
+            self._attempt.cancel()
+
+    def _start(self) -> None:
+        self._retry = None
+        self._attempt = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        channel = self._channel
+        loop = asyncio.get_running_loop()
+        link = Link(channel, self._changed)
+        try:
+            context = None if channel.context is None else channel.context()
+            async with asyncio.timeout(CONNECT_S):
+                await loop.create_connection(
+                    lambda: link, *self._address, ssl=context, server_hostname=channel.host if context else None
+                )
+        except (OSError, TimeoutError) as failure:  # ssl.SSLError is an OSError
+            self.reason = str(failure) or "connecting took too long"
+            self._again()
+        else:
+            if link.lost:
+                self._again()
+            elif link not in self.links:  # its settings may have come before we heard that it is connected
+                self.links.append(link)
+            if self._left:
+                link.abort("not wanted any more")
+        finally:
+            self._attempt = None
+            self.replacing = False
+
+    def _again(self) -> None:
+        """Try again later, a little less regularly than others do, and less often each time."""
+        self.tried = True
+        if not self._left and self._retry is None:
+            wait_s = min(RECONNECT_MAX_S, RECONNECT_FIRST_S * 1.6 ** min(self._failures, 20))
+            self._failures += 1
+            jitter = 0.8 + 0.4 * os.urandom(1)[0] / 255
+            self._retry = asyncio.get_running_loop().call_later(wait_s * jitter, self._start)
+        self._channel.changed()
+
+    def _changed(self, link: Link) -> None:
+        if link.ready:
+            self.tried = True
+            self._failures = 0
+            self.reason = ""
+            if link not in self.links:
+                self.links.append(link)
+            self._channel.changed()
+            return
+        self.reason = link.reason or self.reason
+        if link.lost:
+            if link in self.links:
+                self.links.remove(link)
+            self._empty.set()
+            self._channel.lost()
+        if self._left or self._attempt is not None or any(one.ready for one in self.links):
+            self._channel.changed()
+        elif link.in_order and self._retry is None:
+            self.replacing = True  # calls wait for the new one, which is a round trip away
+            self._start()
+            self._channel.changed()
+        else:
+            self._again()
