@@ -69,8 +69,6 @@ def main() -> int:
     if not Path("/proc/self").exists():
         console.print("drill: expected Linux, which answers on all of 127.0.0.0/8")
         return CANNOT
-    # grpc's own lines about each connection that breaks, which is what we do here.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         return asyncio.run(run(args, settings, console))
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -134,6 +135,7 @@ async def balance(stage: Stage) -> Outcome:
                 await asyncio.sleep(8 * AGE_S)
         await fleet.stop_all()
         logged = fleet.logged()
+        _stopped_well(outcome, fleet)
     for way, pods, least, most in (
         (ways[0], for_ever, 0.0, 0.0),
         (ways[1], short, 25.0, 50.0),
@@ -180,6 +182,7 @@ async def rollout(stage: Stage) -> Outcome:
                 await leaving
         await fleet.stop_all()
         logged = fleet.logged()
+        _stopped_well(outcome, fleet)
     stops = 3 * stage.rounds
     outcome.figure("rollout.stops", stops, "servers")
     nothing_lost(outcome, held, logged)
@@ -187,10 +190,9 @@ async def rollout(stage: Stage) -> Outcome:
         outcome.figure(f"rollout.{_joined(way.name)}.calls", len(way.calls), "calls")
         outcome.figure(f"rollout.{_joined(way.name)}.failed", len(way.faults), "calls")
         outcome.figure(f"rollout.{_joined(way.name)}.missing", len(missing(way.calls, logged)), "auctions")
-    reached = {logged.get(call.id) for each in held for call in each.calls}
-    outcome.claim(
-        "every server that was started was called", f"{len(reached - {None})} of {3 + stops}", len(reached) == 3 + stops
-    )
+    reached = {logged[call.id] for each in held for call in each.calls if call.id in logged}
+    started = 3 + stops
+    outcome.claim("every server is called", f"{len(reached)} of {started}", len(reached) == started)
     outcome.figure("rollout.blind.failed", len(blind.faults), "calls")
     outcome.said += [
         f"Round robin that does not watch health lost {len(blind.faults)} of {len(blind.calls)} calls in {stops} stops"
@@ -230,6 +232,7 @@ async def scale(stage: Stage) -> Outcome:
                 await asyncio.sleep(AGE_S * LATEST * 2)
         await fleet.stop_all()
         logged = fleet.logged()
+        _stopped_well(outcome, fleet)
     since = grown + AGE_S * LATEST
     for way in ways:
         later = [call for call in way.calls if call.sent >= since]
@@ -259,6 +262,7 @@ async def canary(stage: Stage) -> Outcome:
                 await asyncio.sleep(1000 / stage.rate)  # five hundred calls each
         await fleet.stop_all()
         logged = fleet.logged()
+        _stopped_well(outcome, fleet)
     for way in ways:
         share = shares(way.calls, logged, pods)[pods[-1].name]
         text = f"{way.name}: the canary, one of ten, gets 7 to 13 %"
@@ -294,6 +298,7 @@ async def kill(stage: Stage) -> Outcome:
                 await asyncio.sleep(1.0)
         await fleet.stop_all()
         logged = fleet.logged()
+        _stopped_well(outcome, fleet)
     for way in ways:
         elsewhere = [call for call in way.faults if not in_flight_at(call, (at for _, at in gone))]
         dead = {pod.name for pod, _ in gone}
@@ -343,6 +348,12 @@ def nothing_lost(outcome: Outcome, ways: Iterable[Traffic], logged: Collection[s
         if way.faults:
             found += f" ({_kinds(way.faults)})"
         outcome.claim(text, found, bool(way.calls) and not way.faults and not lost)
+
+
+def _stopped_well(outcome: Outcome, fleet: Fleet) -> None:
+    stops = sum(pod.process is not None and pod.process.returncode != -signal.SIGKILL for pod in fleet.pods)
+    found = f"{stops} stops" + (f"; {', '.join(fleet.losses)}" if fleet.losses else "")
+    outcome.claim("every server that is told to stop ends with 0", found, not fleet.losses)
 
 
 def _kinds(faults: Iterable[Call]) -> str:

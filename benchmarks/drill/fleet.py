@@ -65,6 +65,7 @@ class Fleet:
         self._bidder = ""
         self._processes: list[asyncio.subprocess.Process] = []
         self.pods: list[Pod] = []
+        self.losses: list[str] = []
 
     async def __aenter__(self) -> Self:
         self._folder.mkdir()
@@ -110,7 +111,7 @@ class Fleet:
         return list(pods)
 
     async def stop(self, pod: Pod) -> None:
-        """Ask one to stop and wait for its end. Raises Broken where it lost records, or does not end."""
+        """Ask one to stop and wait for its end; a code other than 0 is kept. Raises Broken if it does not end."""
         assert pod.process is not None
         pod.process.send_signal(signal.SIGTERM)
         try:
@@ -119,7 +120,7 @@ class Fleet:
         except TimeoutError:
             raise Broken(f"{pod.name} did not end within {STOP_S:g} s of SIGTERM") from None
         if code:
-            raise Broken(f"{pod.name} ended with {code}: {_last_words(pod.folder / 'said')}")
+            self.losses.append(f"{pod.name} ended with {code}")
 
     async def kill(self, pod: Pod) -> None:
         """Kill one where it stands; return when it is gone, its connections with it."""
