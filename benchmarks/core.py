@@ -64,7 +64,9 @@ def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
 
     def fill(sieved: bool = True) -> Offers:
         checks = Checks(auction.request, exchange, rules.floors, auction.raised, auction.open_terms, rules.groups)
-        return offers(heard, auction.request, exchange, checks, order, rules.listings, limits, sieved=sieved)
+        return offers(
+            heard, auction.request, auction.survey, exchange, checks, order, rules.listings, limits, sieved=sieved
+        )
 
     columns = fill().columns
     assert columns.size == 32 * COLUMNS
@@ -138,14 +140,17 @@ def codec_rows(
     sales = [Sale("dsp-00", "s0", wire, (row, 0), CpmMicros(1_000_000), "") for row in rows]
 
     def decode() -> None:
-        protobuf.decode_request(protobuf.parse_request(body), limits)
+        message = protobuf.parse_request(body)
+        survey, cells = protobuf.survey_request(message, limits)
+        protobuf.decode_request(message, survey.body, cells, limits)
         for reply in replies:
             protobuf.decode_reply(reply.body)
 
     message = protobuf.parse_request(body)
+    survey, cells = protobuf.survey_request(message, limits)
 
     def encode() -> None:
-        protobuf.view(message, rows, 90, {})
+        protobuf.view(message, survey.body, cells, rows, 90, {})
         protobuf.serialise(protobuf.response("r", "A", "USD", sales, None))
 
     yield f"{name}.decode_us", "us", timed(decode, 1_000)

@@ -50,7 +50,7 @@ def test_a_bid_is_held_back_where_its_seat_or_creative_is_listed_against_it(
         message = codec.response_bytes(body, lenient=True, depth=32).message
         replies.append(Reply(f"b{row}", ReplyStatus.BID, message))
     made = offers(
-        read(auction, replies), auction.request, rules.rules.exchange, checks_of(auction), rules.market.order,
+        read(auction, replies), auction.request, auction.survey, rules.rules.exchange, checks_of(auction), rules.market.order,
         rules.listings, rules.rules.limits,
     )  # fmt: skip
     for row, ((seats, creatives), (seat, creative)) in enumerate(zip(listed, sent, strict=True)):

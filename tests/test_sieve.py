@@ -219,6 +219,9 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "domain beyond ASCII, in capitals": (BADV, BID + text(7, "BÜCHER.example"), HELD, BLOCKED),
     "domain beyond ASCII of another": (BADV, BID + text(7, "bücher.org"), HELD, None),
     "domain with the sign of kelvin": (with_(BANNER, badv=["k.example"]), BID + text(7, "K.example"), HELD, BLOCKED),
+    "domain blocked with the sign of kelvin": (
+        with_(BANNER, badv=["\u212aelvin.example"]), BID + text(7, "kelvin.example"), HELD, BLOCKED,
+    ),
     "domain second of two": (BADV, BID + text(7, "x.org") + text(7, "ford.com"), HELD, BLOCKED),
     "domain behind a group": (BADV, BID + group(7, text(7, "x")) + text(7, "ford.com"), HELD, BLOCKED),
     "domain in a group": (BADV, BID + group(60, text(7, "ford.com")), THROUGH, None),

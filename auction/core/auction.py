@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -29,7 +29,6 @@ from auction.model.reasons import LossReason, NoBidReason, NonBidStatus, rejecte
 from auction.model.reply import Reply, ReplyStatus
 from auction.model.request import Audience, BidRequest, Told, Whose
 from auction.model.rules import BidderRules, Rules
-from auction.v1.openrtb_pb2 import BidRequest as RequestMessage
 
 
 class Profile(msgspec.Struct, frozen=True):
@@ -136,20 +135,25 @@ def open_auction(arrival: Arrival, rules: CompiledRules) -> Auction[CompiledRule
         body = encoded.message
         warnings = [Warning(repair.path, repair.text) for repair in encoded.repairs]
     message = protobuf.parse_request(body)
-    request, tolerated = protobuf.decode_request(message, limits)
+    survey, cells = protobuf.survey_request(message, limits)
+    request, tolerated = protobuf.decode_request(message, survey.body, cells, limits)
     if request.cur and all(rules.rates.ratio(exchange.currency, code) is None for code in request.cur):
         listed = ", ".join(code[:16] for code in request.cur[:8])
         raise InvalidRequest("cur", f"expected a currency with a rate, was {listed}")
-    audience = protobuf.audience(message) if rules.floors.table.models else _ANYWHERE
+    audience = protobuf.audience(survey.body, cells) if rules.floors.table.models else _ANYWHERE
     raised = rules.floors.raised(arrival.id, request, audience, rules.group_names)
     open_terms = [
         rules.floors.open_terms(request, name, raised[group] if raised else ())
         for group, name in enumerate(rules.group_names)
     ]
     budget_us = _budget_us(request, arrival, rules)
-    invitations, not_asked = _invite(message, request, raised, open_terms, budget_us, rules)
+
+    def view(imps: Sequence[int], tmax_ms: int, told: dict[Whose, Told]) -> bytes:
+        return protobuf.view(message, survey.body, cells, imps, tmax_ms, told)
+
+    invitations, not_asked = _invite(view, request, raised, open_terms, budget_us, rules)
     return Auction(
-        arrival, rules, request, raised, open_terms, budget_us, invitations, not_asked, (*warnings, *tolerated)
+        arrival, rules, request, survey, raised, open_terms, budget_us, invitations, not_asked, (*warnings, *tolerated)
     )
 
 
@@ -165,6 +169,10 @@ def _budget_us(request: BidRequest, arrival: Arrival, rules: CompiledRules) -> i
     return whole * 1000 - min(exchange.reply_reserve_ms * 1000, whole * 100)
 
 
+View = Callable[[Sequence[int], int, dict[Whose, Told]], bytes]
+"""Write the request as a bidder sees it: rows of impressions, its tmax in milliseconds, floors told otherwise."""
+
+
 class Asked(msgspec.Struct, frozen=True, gc=False):
     """How the bidders of one profile are asked: `body` None where they are not; each impression kept from them, why."""
 
@@ -174,14 +182,14 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
 
 
 def _invite(
-    message: RequestMessage,
+    view: View,
     request: BidRequest,
     raised: list[list[int]],
     open_terms: list[list[Terms | None]],
     budget_us: int,
     rules: CompiledRules,
 ) -> tuple[tuple[Invitation, ...], tuple[NonBid, ...]]:
-    asked = _asked(message, request, raised, open_terms, budget_us, rules)
+    asked = _asked(view, request, raised, open_terms, budget_us, rules)
     invitations = []
     not_asked = []
     for bidder, row in zip(rules.rules.bidders, rules.profile_of, strict=True):
@@ -194,7 +202,7 @@ def _invite(
 
 
 def _asked(
-    message: RequestMessage,
+    view: View,
     request: BidRequest,
     raised: list[list[int]],
     open_terms: list[list[Terms | None]],
@@ -219,7 +227,7 @@ def _asked(
                     name = rules.group_names[group]
                     asks = raised[group] if raised else ()
                     told[whose] = rules.floors.told(request, name, profile.currency, asks, open_terms[group])
-                body = protobuf.view(message, imps, tmax_ms, told[whose])
+                body = view(imps, tmax_ms, told[whose])
                 if profile.encoding is Encoding.JSON:
                     body = json.request_json(body, rest=False)
                 views[key] = body
@@ -239,7 +247,9 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
         for invitation, reply in zip(auction.invitations, replies, strict=True)
     ]
     heard = [one for one in read if isinstance(one, Heard)]
-    made = offers(heard, request, exchange, checks, rules.market.order, rules.listings, rules.rules.limits)
+    made = offers(
+        heard, request, auction.survey, exchange, checks, rules.market.order, rules.listings, rules.rules.limits
+    )
     outcomes, winners = clearing.settle(request, made, rules.market)
 
     non_bids = _non_bids(auction, read, made, outcomes)

@@ -121,7 +121,7 @@ def settle(request: BidRequest, offers: Offers, market: Market) -> tuple[list[Ou
             # A bid that met its floor in its own currency may rank below it once converted: it counts as the bid then.
             if floor > ranked and code != _BELOW_AUCTION_FLOOR and code != _BELOW_DEAL_FLOOR:
                 floor = ranked
-            least = cells[row * RESULTS + MIN_TO_WIN]
+            least = CpmMicros(cells[row * RESULTS + MIN_TO_WIN])
             if code == _WON:
                 assert terms is not None
                 settled = results + imp * SETTLEMENTS

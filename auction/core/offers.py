@@ -23,7 +23,7 @@ from auction.core.validation import Checks, Offerer, Verdict
 from auction.model.auction import Terms
 from auction.model.money import LIMIT, CpmMicros
 from auction.model.reply import Bid
-from auction.model.request import BANNER, BidRequest, Format
+from auction.model.request import BidRequest, Survey
 from auction.model.rules import ExchangeRules, Limits
 from auction.v1.openrtb_pb2 import BidResponse as ResponseMessage
 
@@ -89,6 +89,7 @@ class Offers(msgspec.Struct, frozen=True, gc=False):
 def offers(
     heard: Sequence[Heard],
     request: BidRequest,
+    survey: Survey,
     exchange: ExchangeRules,
     checks: Checks,
     order: Sequence[int],
@@ -103,10 +104,7 @@ def offers(
     """
     if not heard:
         return Offers(np.empty(0, np.int64), [], [], b"", [])
-    texts = bytearray()
-    sheet = _sheet(request, exchange, checks, texts)
-    sheet[cells.REPLIES], sheet[cells.REPLIES_AT] = len(heard), len(sheet)
-    sheet[cells.BIDS_MAX], sheet[cells.UNFOLDED_MAX] = limits.bids_per_reply, limits.reply_bytes
+    sheet = _sheet(request, exchange, limits, len(heard))
     at = 0
     for reply in heard:
         end = at + len(reply.body)
@@ -119,8 +117,8 @@ def offers(
     rows_max = min(len(heard) * limits.bids_per_reply, len(data) // 2)
     out = np.empty(rows_max * ROW_CELLS, np.int64)
     kept = np.frombuffer(array("q", sheet), np.int64)
-    bodies, beside = np.frombuffer(data, np.uint8), np.frombuffer(texts, np.uint8)
-    rows = sift(bodies, beside, kept, listings.names, listings.cells, out)
+    bodies, asked = np.frombuffer(data, np.uint8), np.frombuffer(survey.body, np.uint8)
+    rows = sift(bodies, asked, np.frombuffer(survey.cells, np.int64), kept, listings.names, listings.cells, out)
     columns, told = out[: rows * COLUMNS], kept[sheet[cells.REPLIES_AT] :].tolist()
     at = rows_max * COLUMNS
     found = out[at : at + rows * PLACE_CELLS].tolist()
@@ -221,64 +219,23 @@ def _terms_cells(terms: Terms) -> tuple[int, ...]:
 _HELD_BACK = (-1, 0, 0, 1, 1, 0, 0)
 
 
-def _sheet(request: BidRequest, exchange: ExchangeRules, checks: Checks, texts: bytearray) -> list[int]:
-    """Write what the request asks of every bid, as kernels/sieve.py names it; texts of it go beside."""
-    sheet = [0] * (cells.HEAD + len(request.imps) * cells.IMP_CELLS)
-    sheet[cells.IMPS] = len(request.imps)
+def _sheet(request: BidRequest, exchange: ExchangeRules, limits: Limits, replies: int) -> list[int]:
+    """Write what bids are asked beside what stands in the request, as kernels/sieve.py names it."""
+    sheet = [0] * cells.SHEET_HEAD
+    sheet[cells.REPLIES], sheet[cells.REPLIES_AT] = replies, cells.SHEET_HEAD
+    sheet[cells.BIDS_MAX], sheet[cells.UNFOLDED_MAX] = limits.bids_per_reply, limits.reply_bytes
     sheet[cells.WANTS_CRID] = exchange.crid != "off"
     sheet[cells.CHECKS_SIZE] = exchange.size != "off"
+    sheet[cells.CHECKS_SECURE] = exchange.secure != "off"
     sheet[cells.BY_BIDDER] = exchange.competitor == "bidder"
-    for row, imp in enumerate(request.imps):
-        id = imp.id.encode()
-        formats = [0, 0, 0, 0]
-        for number, format in imp.formats.items():
-            formats[number - 1] = len(sheet)
-            sheet += _format(number, format)
-        at = cells.HEAD + row * cells.IMP_CELLS
-        secure = imp.secure and exchange.secure != "off"
-        sheet[at : at + cells.IMP_CELLS] = (len(texts), len(id), imp.only, secure, *formats)
-        texts += id
-    sheet[cells.DOMAINS] = len(texts)
+    bits = FILTER_BITS_MIN
     blocks = request.blocks
-    blocked = 0
     if blocks is not None:
-        sheet[cells.TAXONOMY] = blocks.taxonomy
         sheet[cells.HOLDS_APPS] = bool(blocks.apps)
         sheet[cells.HOLDS_LANGUAGES] = blocks.speak
         sheet[cells.HOLDS_CATEGORIES] = exchange.category_match == "parents"
         blocked = len(blocks.advertisers) + len(blocks.categories)
-        for text in blocks.advertisers:
-            encoded = text.encode()
-            texts += len(encoded).to_bytes(4, "big") + encoded
-    sheet[cells.CATEGORIES] = len(texts)
-    if blocks is not None:
-        for text in blocks.categories:
-            encoded = text.encode()
-            texts += len(encoded).to_bytes(4, "big") + encoded
-    sheet[cells.TEXTS_END] = len(texts)
-    bits = FILTER_BITS_MIN
-    while bits < FILTER_BITS_MAX and bits < blocked * FILTER_BITS_PER_TEXT:
-        bits *= 2
-    sheet[cells.FILTER_AT], sheet[cells.FILTER_BITS] = len(sheet), bits
-    sheet += _NO_BITS if bits == FILTER_BITS_MIN else [0] * (bits // 64)
+        while bits < FILTER_BITS_MAX and bits < blocked * FILTER_BITS_PER_TEXT:
+            bits *= 2
+    sheet[cells.FILTER_BITS] = bits
     return sheet
-
-
-_NO_BITS = [0] * (FILTER_BITS_MIN // 64)
-
-
-def _format(number: int, format: Format) -> list[int]:
-    length = format.length
-    least, most, kind, says = 0, 0, 0, False
-    if format.timed is not None or (length is not None and length.exact):
-        kind = 2
-    elif length is not None:
-        least, most = length.least, _INT32_MAX if length.most is None else length.most
-        kind, says = 1, length.pod
-    bare = number != BANNER or not (format.ratios or len(format.sizes) > 1)
-    sizes = [side for size in format.sizes for side in size]
-    attributes = format.attributes
-    return [len(attributes), len(sizes) // 2, bare, least, most, kind, says, *attributes, *sizes]
-
-
-_INT32_MAX = 2**31 - 1

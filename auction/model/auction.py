@@ -10,7 +10,7 @@ import msgspec
 from auction.model.fx import Scale
 from auction.model.money import CpmMicros
 from auction.model.reasons import LossReason, PriceSetter
-from auction.model.request import BidRequest
+from auction.model.request import BidRequest, Survey
 
 
 class Encoding(IntEnum):
@@ -95,6 +95,7 @@ class Auction(msgspec.Struct, Generic[Compiled], frozen=True, gc=False):
     arrival: Arrival
     rules: Compiled
     request: BidRequest
+    survey: Survey
     raised: list[list[int]]
     open_terms: list[list[Terms | None]]
     budget_us: int

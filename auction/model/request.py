@@ -137,6 +137,16 @@ class BidRequest(msgspec.Struct, frozen=True, gc=False):
     blocks: Blocks | None
 
 
+class Survey(msgspec.Struct, frozen=True, gc=False):
+    """A request as bytes without anything that the contract does not name, and where everything stands in them.
+
+    `cells` are int64, as core/kernels/survey.py lays them out.
+    """
+
+    body: bytes
+    cells: bytes
+
+
 class Audience(msgspec.Struct, frozen=True, gc=False):
     """Where and on what an ad will be seen, as floor rules name it; empty for unknown."""
 

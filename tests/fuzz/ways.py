@@ -51,7 +51,17 @@ def walked(auction: Auction[CompiledRules], heard: Sequence[Heard], *, sieved: b
     """Read all bids by a walk over the bytes; give the warnings too."""
     checks, rules = checks_of(auction), auction.rules
     exchange, limits = rules.rules.exchange, rules.rules.limits
-    made = offers(heard, auction.request, exchange, checks, rules.market.order, rules.listings, limits, sieved=sieved)
+    made = offers(
+        heard,
+        auction.request,
+        auction.survey,
+        exchange,
+        checks,
+        rules.market.order,
+        rules.listings,
+        limits,
+        sieved=sieved,
+    )
     return made, checks.warnings
 
 

@@ -147,7 +147,7 @@ def request_of(arrival: Arrival, rules: Rules | None) -> BidRequest | None:
         if arrival.encoding is Encoding.JSON:
             lenient = rules.exchange.json == "lenient"
             body = json.request_bytes(body, lenient=lenient, depth=rules.limits.depth).message
-        return protobuf.decode_request(protobuf.parse_request(body), rules.limits)[0]
+        return protobuf.read_request(body, rules.limits)
     except InvalidRequest:
         return None
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
-from numba import njit, types
+from numba import njit
 from numpy.typing import NDArray
 
 from auction.core.kernels.clear import (
@@ -34,44 +34,61 @@ from auction.core.kernels.clear import (
     RANKED,
     TOLD_FLOOR,
 )
-from auction.model.money import LIMIT, MICROS, NANOS_PER_MICRO, near_nanos
+from auction.core.kernels.survey import (
+    ATTRIBUTES,
+    BARE,
+    CATEGORIES,
+    DOMAINS,
+    FORMAT_AT,
+    FORMAT_CELLS,
+    HEAD,
+    IMP_CELLS,
+    IMP_ID,
+    IMP_ID_BYTES,
+    IMPS,
+    LEAST,
+    LENGTH,
+    MOST,
+    ONLY,
+    SAYS_LENGTH,
+    SECURE,
+    SIZES,
+    TAXONOMY,
+)
+from auction.core.kernels.wire import (
+    BOOL,
+    BYTES,
+    CELLS,
+    DOUBLES,
+    I64,
+    INT,
+    INT32_MAX,
+    KEPT_CELLS,
+    LEN,
+    NONE,
+    VARINT,
+    behind,
+    double_bits,
+    near_nanos,
+    varint,
+)
+from auction.model.money import LIMIT, MICROS, NANOS_PER_MICRO
 
-# The sheet says what is asked: a head, then groups of cells for impressions, formats and replies. "At" is a place in
-# it; "texts" are bytes beside it.
-IMPS: Final = 0  # how many; their cells stand behind the head
-REPLIES: Final = 1  # how many
-REPLIES_AT: Final = 2
-BIDS_MAX: Final = 3  # of one reply
-UNFOLDED_MAX: Final = 4  # bytes of currency and seats in one reply, written out bid by bid
-WANTS_CRID: Final = 5
-TAXONOMY: Final = 6  # the one that categories are blocked in
-HOLDS_APPS: Final = 7  # a bid that names an app is held back
-HOLDS_LANGUAGES: Final = 8  # one that names a language
-HOLDS_CATEGORIES: Final = 9  # one that names a category of the taxonomy
-CHECKS_SIZE: Final = 10
-BY_BIDDER: Final = 11  # all bids of a reply are one competitor's
-DOMAINS: Final = 12  # where blocked domains begin in the texts, each behind its length in four bytes
-CATEGORIES: Final = 13  # where blocked categories begin; here domains end
-TEXTS_END: Final = 14
-FILTER_AT: Final = 15
-FILTER_BITS: Final = 16  # a power of two
-HEAD: Final = 17
-
-IMP_ID: Final = 0  # place and length in the texts
-IMP_ID_BYTES: Final = 1
-ONLY: Final = 2  # the number of its only format, 0 for several
-SECURE: Final = 3  # markup is looked at for http:
-FORMAT_AT: Final = 4  # of formats 1 to 4; 0 where one is not offered
-IMP_CELLS: Final = 8
-
-ATTRIBUTES: Final = 0  # how many are blocked; they stand behind these cells
-SIZES: Final = 1  # how many pairs stand behind those
-BARE: Final = 2  # a banner without size will do
-LEAST: Final = 3  # seconds
-MOST: Final = 4
-LENGTH: Final = 5  # 0: any, 1: LEAST to MOST, 2: more to it, hold back
-SAYS_LENGTH: Final = 6  # a bid has to say how long it is
-FORMAT_CELLS: Final = 7
+# What a request asks of bids is told by survey.py, from its bytes. The sheet says what else there is to know: a head,
+# then groups of cells for replies and terms. "At" is a place in it.
+REPLIES: Final = 0  # how many
+REPLIES_AT: Final = 1
+BIDS_MAX: Final = 2  # of one reply
+UNFOLDED_MAX: Final = 3  # bytes of currency and seats in one reply, written out bid by bid
+WANTS_CRID: Final = 4
+HOLDS_APPS: Final = 5  # a bid that names an app is held back
+HOLDS_LANGUAGES: Final = 6  # one that names a language
+HOLDS_CATEGORIES: Final = 7  # one that names a category of the blocked taxonomy
+CHECKS_SIZE: Final = 8
+CHECKS_SECURE: Final = 9  # markup is looked at for http: where the impression is secure
+BY_BIDDER: Final = 10  # all bids of a reply are one competitor's
+FILTER_BITS: Final = 11  # a power of two
+SHEET_HEAD: Final = 12
 
 START: Final = 0  # of the reply in the bytes
 END: Final = 1
@@ -123,62 +140,18 @@ PRICE_AT: Final = 10  # where its price stands, -1 where that is not one place
 PLACE_CELLS: Final = 11
 ROW_CELLS: Final = COLUMNS + PLACE_CELLS + 1
 
-_VARINT, _I64, _LEN, _GROUP, _GROUP_END, _I32 = 0, 1, 2, 3, 4, 5
 # Numbers of fields: a reply's seatbids, a seatbid's bids and seat, and what is read of a bid.
 _FIELD_SEATBID, _FIELD_BID, _FIELD_SEAT = 2, 1, 2
 _FIELD_ID, _FIELD_IMPID, _FIELD_PRICE, _FIELD_NURL, _FIELD_ADM, _FIELD_ADOMAIN = 1, 2, 3, 5, 6, 7
 _FIELD_CRID, _FIELD_ATTR, _FIELD_DEALID, _FIELD_BUNDLE, _FIELD_CAT, _FIELD_W, _FIELD_H = 10, 11, 13, 14, 15, 16, 17
 _FIELD_LANGUAGE, _FIELD_LANGB, _FIELD_CATTAX, _FIELD_DUR, _FIELD_MTYPE, _FIELD_ADM_NATIVE = 25, 29, 30, 32, 33, 50
 _BANNER, _VIDEO, _AUDIO, _NATIVE = 1, 2, 3, 4
-_INT32_MAX = 2**31 - 1
 _PRICE_MAX = LIMIT / MICROS
 # FNV-1a of 32 bits: its products fit an int64, so that interpreted and compiled say the same without a warning.
 _FNV_OFFSET, _FNV_PRIME, _FNV_BITS = 0x811C9DC5, 0x1000193, 0xFFFFFFFF
 
-# Replies arrive as bytes, which nobody may write to.
-_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
-_CELLS, _DOUBLES = types.int64[::1], types.float64[::1]
-_INT, _DOUBLE, _BOOL, _NONE = types.int64, types.float64, types.boolean, types.void
-_PAIR = types.Tuple((types.int64, types.int64))  # type: ignore[no-untyped-call]  # numba has no types for it
 
-_near_nanos = njit(_INT(_DOUBLE), cache=True, inline="always")(near_nanos)
-
-
-@njit(_PAIR(_BYTES, _INT), cache=True, inline="always")
-def _varint(data: NDArray[np.uint8], at: int) -> tuple[int, int]:  # pragma: no cover
-    """Read a varint; give its 64 bits, signed, and the place behind it."""
-    number: Any = np.int64(data[at] & 127)  # an int of 64 bits, to mypy not an int
-    shift = 7
-    while data[at] & 128:
-        at += 1
-        number |= np.int64(data[at] & 127) << shift
-        shift += 7
-    return number, at + 1
-
-
-@njit(_INT(_BYTES, _INT, _INT), cache=True)
-def _behind(data: NDArray[np.uint8], at: int, wire_type: int) -> int:  # pragma: no cover
-    """Give the place behind the value of a field, which may be a group."""
-    depth = 0
-    while True:
-        if wire_type == _VARINT:
-            _, at = _varint(data, at)
-        elif wire_type == _LEN:
-            size, at = _varint(data, at)
-            at += size
-        elif wire_type == _GROUP:
-            depth += 1
-        elif wire_type == _GROUP_END:
-            depth -= 1
-        else:
-            at += 8 if wire_type == _I64 else 4
-        if not depth:
-            return at
-        key, at = _varint(data, at)
-        wire_type = key & 7
-
-
-@njit(_BOOL(_BYTES, _INT, _BYTES, _INT, _INT), cache=True, inline="always")
+@njit(BOOL(BYTES, INT, BYTES, INT, INT), cache=True, inline="always")
 def _same(a: NDArray[np.uint8], at: int, b: NDArray[np.uint8], start: int, size: int) -> bool:  # pragma: no cover
     for k in range(size):  # noqa: SIM110  # a generator is an object
         if a[at + k] != b[start + k]:
@@ -186,12 +159,12 @@ def _same(a: NDArray[np.uint8], at: int, b: NDArray[np.uint8], start: int, size:
     return True
 
 
-@njit(_INT(_INT, _INT), cache=True, inline="always")
+@njit(INT(INT, INT), cache=True, inline="always")
 def _bit(folded: int, bits: int) -> int:  # pragma: no cover
     return (folded ^ (folded >> 17)) & (bits - 1)
 
 
-@njit(_INT(_BYTES, _INT, _INT, _INT), cache=True)
+@njit(INT(BYTES, INT, INT, INT), cache=True)
 def slot_of(data: NDArray[np.uint8], at: int, size: int, listed_for: int) -> int:  # pragma: no cover
     """Fold a name and for whom it is listed; the low bits are the slot where to look first."""
     folded: Any = (_FNV_OFFSET ^ listed_for) * _FNV_PRIME & _FNV_BITS
@@ -200,7 +173,7 @@ def slot_of(data: NDArray[np.uint8], at: int, size: int, listed_for: int) -> int
     return int(folded ^ (folded >> 17))
 
 
-@njit(_BOOL(_BYTES, _INT, _INT, _INT, _BYTES, _CELLS), cache=True)
+@njit(BOOL(BYTES, INT, INT, INT, BYTES, CELLS), cache=True)
 def _is_listed(
     data: NDArray[np.uint8],
     at: int,
@@ -225,7 +198,7 @@ def _is_listed(
         slot = (slot + 1) & (slots - 1)
 
 
-@njit(_BOOL(_BYTES, _INT, _INT), cache=True, inline="always")
+@njit(BOOL(BYTES, INT, INT), cache=True, inline="always")
 def _holds_http(data: NDArray[np.uint8], at: int, size: int) -> bool:  # pragma: no cover
     """Tell whether text holds "http:" in any case."""
     for k in range(at + 4, at + size):
@@ -235,10 +208,12 @@ def _holds_http(data: NDArray[np.uint8], at: int, size: int) -> bool:  # pragma:
     return False
 
 
-@njit(_BOOL(_BYTES, _INT, _INT, _CELLS), cache=True, inline="always")
-def _may_be_blocked(data: NDArray[np.uint8], at: int, size: int, sheet: NDArray[np.int64]) -> bool:  # pragma: no cover
+@njit(BOOL(BYTES, INT, INT, CELLS), cache=True, inline="always")
+def _may_be_blocked(
+    data: NDArray[np.uint8], at: int, size: int, blocked: NDArray[np.int64]
+) -> bool:  # pragma: no cover
     """Tell whether a domain, or one above it, may be among the blocked ones."""
-    bits, words = sheet[FILTER_BITS], sheet[FILTER_AT]
+    bits = len(blocked) * 64
     folded = _FNV_OFFSET
     end = at + size
     if size and data[end - 1] == 46:  # the dot of the root
@@ -249,16 +224,16 @@ def _may_be_blocked(data: NDArray[np.uint8], at: int, size: int, sheet: NDArray[
             return True
         if byte == 46:
             bit = _bit(folded, bits)
-            if sheet[words + (bit >> 6)] >> (bit & 63) & 1:
+            if blocked[bit >> 6] >> (bit & 63) & 1:
                 return True
         if 65 <= byte <= 90:
             byte += 32
         folded = (folded ^ byte) * _FNV_PRIME & _FNV_BITS
     bit = _bit(folded, bits)
-    return bool(sheet[words + (bit >> 6)] >> (bit & 63) & 1)
+    return bool(blocked[bit >> 6] >> (bit & 63) & 1)
 
 
-@njit(_INT(_BYTES, _INT, _INT), cache=True, inline="always")
+@njit(INT(BYTES, INT, INT), cache=True, inline="always")
 def _category(data: NDArray[np.uint8], at: int, size: int) -> int:  # pragma: no cover
     folded: Any = _FNV_OFFSET ^ 255  # no domain ends like this, so the two kinds share a filter
     for k in range(at + size - 1, at - 1, -1):
@@ -266,75 +241,87 @@ def _category(data: NDArray[np.uint8], at: int, size: int) -> int:  # pragma: no
     return int(folded)
 
 
-@njit(_NONE(_BYTES, _CELLS), cache=True)
-def _fill_filter(texts: NDArray[np.uint8], sheet: NDArray[np.int64]) -> None:  # pragma: no cover
-    at = sheet[DOMAINS]
-    while at < sheet[TEXTS_END]:
-        size: Any = 0
-        for k in range(4):
-            size = size << 8 | np.int64(texts[at + k])
-        start, domains = at + 4, at < sheet[CATEGORIES]
-        at = start + size
+@njit(NONE(BYTES, KEPT_CELLS, CELLS), cache=True)
+def _fill_filter(
+    request: NDArray[np.uint8], asked: NDArray[np.int64], blocked: NDArray[np.int64]
+) -> None:  # pragma: no cover
+    # Domains that are not ASCII need no care: bids that name such a one are held back anyway.
+    bits = len(blocked) * 64
+    for k in range(asked[DOMAINS + 1]):
+        text = asked[DOMAINS] + 2 * k
+        start = asked[text]
+        end = start + asked[text + 1]
+        if end > start and request[end - 1] == 46:  # the dot of the root
+            end -= 1
         folded: Any = _FNV_OFFSET
-        if domains:
-            for k in range(at - 1, start - 1, -1):
-                folded = (folded ^ np.int64(texts[k])) * _FNV_PRIME & _FNV_BITS
-        else:
-            folded = _category(texts, start, size)
-        bit = _bit(folded, sheet[FILTER_BITS])
-        sheet[sheet[FILTER_AT] + (bit >> 6)] |= np.int64(1) << (bit & 63)
+        j = end - 1
+        while j >= start:
+            byte: Any = np.int64(request[j])
+            if 65 <= byte <= 90:
+                byte += 32
+            elif byte == 0xAA and j - 2 >= start and request[j - 1] == 0x84 and request[j - 2] == 0xE2:
+                # The sign of the kelvin is the one letter beyond ASCII that is an ASCII letter, k, in lower case.
+                byte = np.int64(107)
+                j -= 2
+            j -= 1
+            folded = (folded ^ byte) * _FNV_PRIME & _FNV_BITS
+        if end > start:
+            bit = _bit(folded, bits)
+            blocked[bit >> 6] |= np.int64(1) << (bit & 63)
+    for k in range(asked[CATEGORIES + 1]):
+        text = asked[CATEGORIES] + 2 * k
+        bit = _bit(_category(request, asked[text], asked[text + 1]), bits)
+        blocked[bit >> 6] |= np.int64(1) << (bit & 63)
 
 
-@njit(_BOOL(_BYTES, _INT, _INT, _INT, _BOOL, _INT, _CELLS), cache=True)
+@njit(BOOL(BYTES, INT, INT, INT, BOOL, BOOL, INT, KEPT_CELLS, CELLS), cache=True)
 def _lists_something_blocked(
     data: NDArray[np.uint8],
     at: int,
     end: int,
     format_at: int,
+    looks_at_domains: bool,
     looks_at_categories: bool,
     attributes: int,
-    sheet: NDArray[np.int64],
+    asked: NDArray[np.int64],
+    blocked: NDArray[np.int64],
 ) -> bool:  # pragma: no cover
     """Go over a bid once more, for its domains, categories and attributes."""
-    bits, words = sheet[FILTER_BITS], sheet[FILTER_AT]
-    blocked = format_at + FORMAT_CELLS
+    bits = len(blocked) * 64
+    numbers = format_at + FORMAT_CELLS
     while at < end:
-        key, at = _varint(data, at)
+        key, at = varint(data, at)
         field, wire_type = key >> 3, key & 7
-        if wire_type == _LEN:
-            size, at = _varint(data, at)
-            if (
-                field == _FIELD_ADOMAIN
-                and sheet[CATEGORIES] > sheet[DOMAINS]
-                and _may_be_blocked(data, at, size, sheet)
-            ):
+        if wire_type == LEN:
+            size, at = varint(data, at)
+            if field == _FIELD_ADOMAIN and looks_at_domains and _may_be_blocked(data, at, size, blocked):
                 return True
             if field == _FIELD_CAT and looks_at_categories:
                 bit = _bit(_category(data, at, size), bits)
-                if sheet[words + (bit >> 6)] >> (bit & 63) & 1:
+                if blocked[bit >> 6] >> (bit & 63) & 1:
                     return True
             if field == _FIELD_ATTR and attributes:
                 stop = at + size
                 while at < stop:
-                    number, at = _varint(data, at)
+                    number, at = varint(data, at)
                     for k in range(attributes):
                         # What has more bits than an int32 is read as one of fewer.
-                        if number == sheet[blocked + k] or number != number & _INT32_MAX:
+                        if number == asked[numbers + k] or number != number & INT32_MAX:
                             return True
             else:
                 at += size
-        elif wire_type == _VARINT:
-            number, at = _varint(data, at)
+        elif wire_type == VARINT:
+            number, at = varint(data, at)
             if field == _FIELD_ATTR:
                 for k in range(attributes):
-                    if number == sheet[blocked + k] or number != number & _INT32_MAX:
+                    if number == asked[numbers + k] or number != number & INT32_MAX:
                         return True
         else:
-            at = _behind(data, at, wire_type)
+            at = behind(data, at, wire_type)
     return False
 
 
-@njit(_BOOL(_BYTES, _CELLS, _INT, _INT), cache=True)
+@njit(BOOL(BYTES, CELLS, INT, INT), cache=True)
 def _repeats(data: NDArray[np.uint8], places: NDArray[np.int64], first: int, rows: int) -> bool:  # pragma: no cover
     """Tell whether two bids of one reply have the same seat and id."""
     for i in range(first, rows):
@@ -352,15 +339,17 @@ def _repeats(data: NDArray[np.uint8], places: NDArray[np.int64], first: int, row
 
 
 @njit(
-    _INT(_BYTES, _INT, _INT, _BYTES, _CELLS, _BYTES, _CELLS, _INT, _INT, _CELLS, _CELLS, _CELLS, _DOUBLES),
+    INT(BYTES, INT, INT, BYTES, KEPT_CELLS, CELLS, CELLS, BYTES, CELLS, INT, INT, CELLS, CELLS, CELLS, DOUBLES),
     cache=True,
 )
 def _hold(
     data: NDArray[np.uint8],
     start: int,
     end: int,
-    texts: NDArray[np.uint8],
+    request: NDArray[np.uint8],
+    asked: NDArray[np.int64],
     sheet: NDArray[np.int64],
+    blocked: NDArray[np.int64],
     names: NDArray[np.uint8],
     listings: NDArray[np.int64],
     reply: int,
@@ -379,10 +368,10 @@ def _hold(
     price_at, prices_given = -1, 0
     at = start
     while at < end:
-        key, at = _varint(data, at)
+        key, at = varint(data, at)
         field, wire_type = key >> 3, key & 7
-        if wire_type == _LEN:
-            size, at = _varint(data, at)
+        if wire_type == LEN:
+            size, at = varint(data, at)
             if field == _FIELD_ID:
                 id_at, id_bytes = at, size
             elif field == _FIELD_IMPID:
@@ -404,8 +393,8 @@ def _hold(
             elif field == _FIELD_ADM_NATIVE:
                 odd = True
             at += size
-        elif wire_type == _VARINT:
-            number, at = _varint(data, at)
+        elif wire_type == VARINT:
+            number, at = varint(data, at)
             if field == _FIELD_ATTR:
                 lists = True
             elif (
@@ -415,7 +404,7 @@ def _hold(
                 or field == _FIELD_DUR
                 or field == _FIELD_MTYPE
             ):
-                odd = odd or number < 0 or number > _INT32_MAX
+                odd = odd or number < 0 or number > INT32_MAX
                 if field == _FIELD_W:
                     width = number
                 elif field == _FIELD_H:
@@ -426,17 +415,14 @@ def _hold(
                     seconds = number
                 else:
                     format = number
-        elif wire_type == _I64:
+        elif wire_type == I64:
             if field == _FIELD_PRICE:
-                bits = np.int64(0)
-                for k in range(8):
-                    bits |= np.int64(data[at + k]) << (8 * k)
-                price_bits[row] = bits
+                price_bits[row] = double_bits(data, at)
                 price_at = at
                 prices_given += 1
             at += 8
         else:
-            at = _behind(data, at, wire_type)
+            at = behind(data, at, wire_type)
     places[row * PLACE_CELLS + ID] = id_at
     places[row * PLACE_CELLS + ID_BYTES] = id_bytes
     places[row * PLACE_CELLS + BEGIN] = start
@@ -447,7 +433,7 @@ def _hold(
     if (sheet[HOLDS_APPS] and app_bytes) or (sheet[HOLDS_LANGUAGES] and language_bytes):
         return 1
     price = prices[row]
-    nanos = _near_nanos(price) if 0 < price <= _PRICE_MAX else -1
+    nanos = near_nanos(price) if 0 < price <= _PRICE_MAX else -1
     micros = nanos // NANOS_PER_MICRO
     if nanos < NANOS_PER_MICRO or micros > sheet[reply + HIGHEST]:
         return 1
@@ -458,12 +444,12 @@ def _hold(
         return 1
 
     imp = 0
-    while imp < sheet[IMPS]:
+    while imp < asked[IMPS]:
         cell = HEAD + imp * IMP_CELLS
-        if sheet[cell + IMP_ID_BYTES] == imp_bytes and _same(data, imp_at, texts, sheet[cell + IMP_ID], imp_bytes):
+        if asked[cell + IMP_ID_BYTES] == imp_bytes and _same(data, imp_at, request, asked[cell + IMP_ID], imp_bytes):
             break
         imp += 1
-    if imp == sheet[IMPS]:
+    if imp == asked[IMPS]:
         return 1
     cell = HEAD + imp * IMP_CELLS
     terms = sheet[reply + TERMS_AT] + imp * TERMS_CELLS
@@ -473,35 +459,36 @@ def _hold(
     if ranked > LIMIT:
         return 1
     if not format:
-        format = sheet[cell + ONLY]
+        format = asked[cell + ONLY]
     if format < _BANNER or format > _NATIVE:
         return 1
-    asked = sheet[cell + FORMAT_AT + format - 1]
-    if not asked:
+    wanted = asked[cell + FORMAT_AT + format - 1]
+    if not wanted:
         return 1
     if not adm_bytes:
         adm, adm_bytes = nurl, nurl_bytes
     if (format == _VIDEO or format == _NATIVE) and not adm_bytes:
         return 1
-    if sheet[cell + SECURE] and _holds_http(data, adm, adm_bytes):
+    if asked[cell + SECURE] and sheet[CHECKS_SECURE] and _holds_http(data, adm, adm_bytes):
         return 1
-    attributes, sizes = sheet[asked + ATTRIBUTES], sheet[asked + SIZES]
-    if format == _BANNER and sheet[CHECKS_SIZE] and not (width == 0 and height == 0 and sheet[asked + BARE]):
-        pair = asked + FORMAT_CELLS + attributes
-        fits = sizes == 0 and sheet[asked + BARE] == 1
+    attributes, sizes = asked[wanted + ATTRIBUTES], asked[wanted + SIZES]
+    if format == _BANNER and sheet[CHECKS_SIZE] and not (width == 0 and height == 0 and asked[wanted + BARE]):
+        pair = wanted + FORMAT_CELLS + attributes
+        fits = sizes == 0 and asked[wanted + BARE] == 1
         for k in range(sizes):
-            fits = fits or (width == sheet[pair + 2 * k] and height == sheet[pair + 2 * k + 1])
+            fits = fits or (width == asked[pair + 2 * k] and height == asked[pair + 2 * k + 1])
         if not fits:
             return 1
-    if sheet[asked + LENGTH] == 2 or (seconds < 0 and sheet[asked + SAYS_LENGTH]):
+    if asked[wanted + LENGTH] == 2 or (seconds < 0 and asked[wanted + SAYS_LENGTH]):
         return 1
-    if sheet[asked + LENGTH] and seconds >= 0 and not sheet[asked + LEAST] <= seconds <= sheet[asked + MOST]:
+    if asked[wanted + LENGTH] and seconds >= 0 and not asked[wanted + LEAST] <= seconds <= asked[wanted + MOST]:
         return 1
     if lists:
-        categories = sheet[TEXTS_END] > sheet[CATEGORIES] and taxonomy == sheet[TAXONOMY]
+        categories = asked[CATEGORIES + 1] > 0 and taxonomy == asked[TAXONOMY]
+        domains = asked[DOMAINS + 1] > 0
         if categories and sheet[HOLDS_CATEGORIES]:
             return 1
-        if _lists_something_blocked(data, start, end, asked, categories, attributes, sheet):
+        if _lists_something_blocked(data, start, end, wanted, domains, categories, attributes, asked, blocked):
             return 1
 
     column = row * COLUMNS
@@ -516,10 +503,11 @@ def _hold(
     return 0
 
 
-@njit(_INT(_BYTES, _BYTES, _CELLS, _BYTES, _CELLS, _CELLS), cache=True)
+@njit(INT(BYTES, BYTES, KEPT_CELLS, CELLS, BYTES, CELLS, CELLS), cache=True)
 def sift(
     data: NDArray[np.uint8],
-    texts: NDArray[np.uint8],
+    request: NDArray[np.uint8],
+    asked: NDArray[np.int64],
     sheet: NDArray[np.int64],
     names: NDArray[np.uint8],
     listings: NDArray[np.int64],
@@ -528,8 +516,9 @@ def sift(
     """Read every bid of every reply; write what the clearing kernel takes of those that need no second look.
 
         data     (bytes,) uint8         the replies, one behind the other, each a well-formed BidResponse
-        texts    (bytes,) uint8         ids of impressions, then blocked domains and categories
-        sheet    (cells,) int64         what is asked, laid out as named above; its filter is 0, and some cells are out
+        request  (bytes,) uint8         and
+        asked    (cells,) int64         as survey.py has them
+        sheet    (cells,) int64         what else there is to know, laid out as named above; some cells are out
         names    (bytes,) uint8         of the listings
         listings (cells,) int64         what the rules keep for each bidder
     out out      (n * ROW_CELLS,) int64 for n rows: columns of the clearing kernel, IMP -1 where one is held back; then
@@ -541,7 +530,8 @@ def sift(
     columns, places = out[: n * COLUMNS], out[n * COLUMNS : n * (COLUMNS + PLACE_CELLS)]
     price_bits = out[n * (COLUMNS + PLACE_CELLS) : n * ROW_CELLS]
     prices = price_bits.view(np.float64)
-    _fill_filter(texts, sheet)
+    blocked = np.zeros(sheet[FILTER_BITS] // 64, np.int64)
+    _fill_filter(request, asked, blocked)
     rows = 0
     competitors = 0
     for k in range(sheet[REPLIES]):
@@ -551,24 +541,24 @@ def sift(
         seatbids = 0
         whole, unfolded = 0, 0
         while at < end and not whole:
-            key, at = _varint(data, at)
+            key, at = varint(data, at)
             wire_type = key & 7
-            if wire_type != _LEN:
-                at = _behind(data, at, wire_type)
+            if wire_type != LEN:
+                at = behind(data, at, wire_type)
                 continue
-            size, at = _varint(data, at)
+            size, at = varint(data, at)
             if key >> 3 != _FIELD_SEATBID:
                 at += size
                 continue
             seat, seat_bytes, bids, opened = 0, 0, 0, rows
             stop = at + size
             while at < stop and not whole:
-                key, at = _varint(data, at)
+                key, at = varint(data, at)
                 wire_type = key & 7
-                if wire_type != _LEN:
-                    at = _behind(data, at, wire_type)
+                if wire_type != LEN:
+                    at = behind(data, at, wire_type)
                     continue
-                size, at = _varint(data, at)
+                size, at = varint(data, at)
                 if key >> 3 == _FIELD_SEAT:
                     seat, seat_bytes = at, size
                 elif key >> 3 == _FIELD_BID:
@@ -581,8 +571,8 @@ def sift(
                     places[row + PLACE] = bids
                     price_bits[rows] = 0
                     held = _hold(
-                        data, at, at + size, texts, sheet, names, listings, reply, rows, columns, places, price_bits,
-                        prices,
+                        data, at, at + size, request, asked, sheet, blocked, names, listings, reply, rows, columns,
+                        places, price_bits, prices,
                     )  # fmt: skip
                     places[row + HELD] = held
                     if held:

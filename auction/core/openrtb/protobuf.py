@@ -10,12 +10,80 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from math import isfinite
 from operator import attrgetter
+from struct import Struct
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 from google.protobuf import descriptor_pool, message_factory, struct_pb2
 from google.protobuf.message import DecodeError
 
+from auction.core.kernels.survey import (
+    APPS,
+    AT,
+    ATTRIBUTES,
+    BLOCKED_SEATS,
+    CATEGORIES,
+    COUNTRY,
+    CURRENCIES,
+    CURRENCY,
+    DEAL_AT,
+    DEAL_BEGIN,
+    DEAL_CELLS,
+    DEAL_DOMAINS,
+    DEAL_END,
+    DEAL_FLOOR,
+    DEAL_FLOORS_AT,
+    DEAL_FLOORS_END,
+    DEAL_HOW,
+    DEAL_ID,
+    DEAL_SEATS,
+    DEAL_TIMED,
+    DEALS,
+    DEVICE_TYPE,
+    DOMAIN,
+    DOMAINS,
+    FINE,
+    FLEXIBLE,
+    FLOORS_AT,
+    FLOORS_END,
+    FORMAT_AT,
+    FORMAT_CELLS,
+    HEAD,
+    ID,
+    IMP_AT,
+    IMP_BEGIN,
+    IMP_CELLS,
+    IMP_END,
+    IMP_FLOOR,
+    IMP_ID,
+    IMPS,
+    LANGUAGES,
+    LEAST,
+    LENGTH,
+    MEDIA,
+    MICROS_UP,
+    MOST,
+    ONLY,
+    OPEN_END,
+    PMP_AT,
+    PMP_BEGIN,
+    PMP_END,
+    PRIVATE,
+    SAYS_LENGTH,
+    SEATS,
+    SECURE,
+    SIZES,
+    STATED,
+    TAGID,
+    TAGS,
+    TAXONOMY,
+    TMAX,
+    TMAX_AT,
+    TMAX_END,
+    room,
+    survey,
+)
 from auction.model.auction import NonBid, Outcome, Warning
 from auction.model.currencies import ISO_4217
 from auction.model.errors import InvalidReply, InvalidRequest
@@ -34,6 +102,7 @@ from auction.model.request import (
     Format,
     Imp,
     Length,
+    Survey,
     Timed,
     Told,
     Whose,
@@ -70,62 +139,108 @@ def parse_request(body: bytes) -> RequestMessage:
     return message
 
 
-def decode_request(message: RequestMessage, limits: Limits) -> tuple[BidRequest, list[Warning]]:
-    """Check a request against the rules and give what they read of it; InvalidRequest names the first fault."""
+def survey_request(message: RequestMessage, limits: Limits) -> tuple[Survey, list[int]]:
+    """Write a request without what has no name in the contract, and find where everything stands; give the cells twice.
+
+    The message loses it too. InvalidRequest if there is nothing to sell, or more than is looked at.
+    """
     if not message.id:
         raise InvalidRequest("id", "missing")
-    imps = message.imp
+    imps = len(message.imp)
     if not imps:
         raise InvalidRequest("imp", "missing")
-    if len(imps) > limits.imps:
-        raise InvalidRequest("imp", f"expected at most {limits.imps}, were {len(imps)}")
-    at = message.at  # 2 where absent
-    if at not in (0, 1, 2):
-        raise InvalidRequest("at", f"expected 0, 1 or 2, was {at}")
-    tmax_ms = message.tmax
+    if imps > limits.imps:
+        raise InvalidRequest("imp", f"expected at most {limits.imps}, were {imps}")
+    message.DiscardUnknownFields()
+    body = message.SerializeToString()
+    cells = np.empty(room(len(body), imps), np.int64)
+    used = cells[: survey(np.frombuffer(body, np.uint8), imps, cells)]
+    return Survey(body, used.tobytes()), used.tolist()
+
+
+def decode_request(
+    message: RequestMessage, body: bytes, cells: Sequence[int], limits: Limits
+) -> tuple[BidRequest, list[Warning]]:
+    """Check a surveyed request against the rules, give what they read of it; InvalidRequest names the first fault."""
+    at = cells[AT]  # 2 where absent
+    if at < -1 or at > 2 or (at == -1 and message.at == -1):
+        raise InvalidRequest("at", f"expected 0, 1 or 2, was {message.at}")
+    tmax_ms = cells[TMAX]
     if tmax_ms < 0:
         raise InvalidRequest("tmax", f"expected >= 0, was {tmax_ms}")
     rows: dict[str, int] = {}
     nouns = []
-    for row, imp in enumerate(imps):
-        noun = _imp(row, imp, limits)
+    for row in range(cells[IMPS]):
+        noun = _imp(row, message, body, cells, HEAD + row * IMP_CELLS, limits)
         if noun.id in rows:
             raise InvalidRequest(f"imp[{row}].id", f"duplicate of imp[{rows[noun.id]}].id")
         rows[noun.id] = row
         nouns.append(noun)
     warnings = []
-    wseat, bseat = _texts(message.wseat), _texts(message.bseat)
+    wseat, bseat = _set(body, cells, SEATS), _set(body, cells, BLOCKED_SEATS)
     if wseat and bseat:
         warnings.append(Warning("bseat", "given beside wseat; both are applied"))
-    request = BidRequest(message.id, at or 2, tmax_ms, tuple(message.cur), tuple(nouns), wseat, bseat, _blocks(message))
+    currencies = tuple(_texts(body, cells, CURRENCIES)) if cells[CURRENCIES + 1] else ()
+    request = BidRequest(
+        body[cells[ID] : cells[ID] + cells[ID + 1]].decode(),
+        at if at > 0 else 2,
+        tmax_ms,
+        currencies,
+        tuple(nouns),
+        wseat,
+        bseat,
+        _blocks(body, cells),
+    )
     return request, warnings
+
+
+def read_request(body: bytes, limits: Limits) -> BidRequest:
+    """Give what the rules read of message bytes; InvalidRequest as above."""
+    message = parse_request(body)
+    survey, cells = survey_request(message, limits)
+    return decode_request(message, survey.body, cells, limits)[0]
+
+
+def _text(body: bytes, cells: Sequence[int], text: int) -> str:
+    """Read a text by its cells; an absent one is empty."""
+    size = cells[text + 1]
+    return body[cells[text] : cells[text] + size].decode() if size > 0 else ""
+
+
+def _texts(body: bytes, cells: Sequence[int], listed: int) -> list[str]:
+    """Read a list of texts by its cells."""
+    first = cells[listed]
+    places = cells[first : first + 2 * cells[listed + 1]]
+    return [body[at : at + size].decode() for at, size in zip(places[::2], places[1::2], strict=True)]
+
+
+def _set(body: bytes, cells: Sequence[int], listed: int) -> frozenset[str]:
+    return frozenset(_texts(body, cells, listed)) if cells[listed + 1] else _NOTHING
 
 
 _NOTHING: frozenset[str] = frozenset()
 
 
-def _texts(texts: Sequence[str]) -> frozenset[str]:
-    return frozenset(texts) if texts else _NOTHING
-
-
-def _blocks(message: RequestMessage) -> Blocks | None:
-    badv, bcat, bapp, wlang, wlangb = _BLOCK_FIELDS(message)
+def _blocks(body: bytes, cells: Sequence[int]) -> Blocks | None:
+    badv, bcat, bapp = cells[DOMAINS + 1], cells[CATEGORIES + 1], cells[APPS + 1]
+    wlang, wlangb = cells[LANGUAGES + 1], cells[TAGS + 1]
     if not (badv or bcat or bapp or wlang or wlangb):
         return None
+    languages = _NOTHING
+    tags: tuple[str, ...] = ()
+    if wlang or wlangb:
+        languages = frozenset(map(primary_language, _texts(body, cells, LANGUAGES)))
+        tags = tuple(tag.lower() for tag in _texts(body, cells, TAGS))
     return Blocks(
-        advertisers=_domains(badv) if badv else _NOTHING,
-        categories=_texts(bcat),
-        taxonomy=message.cattax,
+        advertisers=_domains(_texts(body, cells, DOMAINS)) if badv else _NOTHING,
+        categories=_set(body, cells, CATEGORIES),
+        taxonomy=cells[TAXONOMY],
         # An empty one would stand for every creative that names no app.
-        apps=frozenset(filter(None, bapp)) if bapp else _NOTHING,
-        languages=frozenset(primary_language(language) for language in wlang) if wlang else _NOTHING,
-        tags=tuple(tag.lower() for tag in wlangb) if wlangb else (),
+        apps=frozenset(filter(None, _texts(body, cells, APPS))) if bapp else _NOTHING,
+        languages=languages,
+        tags=tags,
         speak=bool(wlang or wlangb),
     )
-
-
-# Several fields of a message are read in one step, which costs less than one access each.
-_BLOCK_FIELDS = attrgetter("badv", "bcat", "bapp", "wlang", "wlangb")
 
 
 def domain(text: str) -> str:
@@ -147,125 +262,163 @@ def primary_language(tag: str) -> str:
     return tag.partition("-")[0].lower()
 
 
-def audience(message: RequestMessage) -> Audience:
+def audience(body: bytes, cells: Sequence[int]) -> Audience:
     """Read where an ad will be seen: what floor rules tell impressions of one request from another's by."""
-    channel = message.WhichOneof("distributionchannel")
-    where = "" if channel is None else getattr(message, channel).domain
-    device = message.device
-    kind = device.devicetype
-    return Audience(domain(where), device.geo.country.upper(), str(kind) if kind else "")
+    kind = cells[DEVICE_TYPE]
+    return Audience(domain(_text(body, cells, DOMAIN)), _text(body, cells, COUNTRY).upper(), str(kind) if kind else "")
 
 
-def _imp(row: int, imp: RequestMessage.Imp, limits: Limits) -> Imp:
-    id, tagid, amount, code = _IMP_FIELDS(imp)
+def _imp(row: int, message: RequestMessage, body: bytes, cells: Sequence[int], imp: int, limits: Limits) -> Imp:
+    id = _text(body, cells, imp + IMP_ID)
     if not id:
         raise InvalidRequest(f"imp[{row}].id", "missing")
     formats: dict[int, Format] = {}
-    media = 0
     sizes: frozenset[tuple[int, int]] = _NO_SIZES
-    flexible = False
-    if imp.HasField("banner"):
-        media, formats[BANNER] = 1, _banner(imp.banner)
-        sizes, flexible = formats[BANNER].sizes, bool(formats[BANNER].ratios)
-    if imp.HasField("video"):
-        media, formats[VIDEO] = media | 2, _timed(f"imp[{row}].video", imp.video)
-        width, height = imp.video.w, imp.video.h
-        if width > 0 and height > 0:
-            sizes |= {(width, height)}
-    if imp.HasField("audio"):
-        media, formats[AUDIO] = media | 4, _timed(f"imp[{row}].audio", imp.audio)
-    if imp.HasField("native"):
-        media, formats[NATIVE] = media | 8, Format(_numbers(imp.native.battr))
-    if not media:
+    flexible, fine = False, False
+    for number in _FORMATS:
+        at = cells[imp + FORMAT_AT + number - 1]
+        if at:
+            format, asked = _format(row, number, message, cells, at)
+            formats[number] = format
+            sizes |= asked
+            if cells[at + FLEXIBLE]:
+                flexible = True
+            if format.timed is not None and format.timed.fine:
+                fine = True
+    if not formats:
         raise InvalidRequest(f"imp[{row}]", "expected one of banner, video, audio, native")
-    floor = _floor(f"imp[{row}]", "bidfloor", amount) if amount else CpmMicros(0)
-    if code not in ISO_4217:
-        raise _no_currency(f"imp[{row}]", code)
-    private, deals = False, _NO_DEALS
-    if imp.HasField("pmp"):
-        private, deals = imp.pmp.private_auction, _deals(f"imp[{row}].pmp.deals", imp.pmp.deals, limits)
+    floor_at = imp + IMP_FLOOR
+    floor, floor_fine = _NO_FLOOR, False
+    if cells[floor_at + STATED]:
+        floor, floor_fine = _stated(f"imp[{row}]", cells, floor_at, message.imp[row])
+    currency = _currency(f"imp[{row}]", body, cells, floor_at)
+    deals = _NO_DEALS
+    if cells[imp + DEALS + 1]:
+        deals = _deals(row, message, body, cells, imp, limits)
+        fine = fine or any(deal.fine for deal in deals.values())
+    width, height = next(iter(sizes)) if len(sizes) == 1 and not flexible else (0, 0)
     return Imp(
         id,
-        tagid,
-        media,
-        next(iter(formats)) if len(formats) == 1 else 0,
+        _text(body, cells, imp + TAGID),
+        cells[imp + MEDIA],
+        cells[imp + ONLY],
         formats,
-        "{}x{}".format(*next(iter(sizes))) if len(sizes) == 1 and not flexible else "",
-        imp.secure,
+        f"{width}x{height}" if width else "",
+        bool(cells[imp + SECURE]),
         floor,
-        code,
-        private,
+        currency,
+        bool(cells[imp + PRIVATE]),
         deals,
-        cpm(floor) > amount
-        or any(format.timed is not None and format.timed.fine for format in formats.values())
-        or any(deal.fine for deal in deals.values()),
+        fine or floor_fine,
     )
 
 
-_IMP_FIELDS = attrgetter("id", "tagid", "bidfloor", "bidfloorcur")
+_FORMATS = (BANNER, VIDEO, AUDIO, NATIVE)
 _NO_DEALS: dict[str, Deal] = {}
 _NO_SIZES: frozenset[tuple[int, int]] = frozenset()
 _NO_NUMBERS: frozenset[int] = frozenset()
+_NO_FLOOR = CpmMicros(0)
+
+
+def _stated(path: str, cells: Sequence[int], floor: int, holder: Any) -> tuple[CpmMicros, bool]:
+    """Read a floor that is stated, and whether it was sent finer than a micro."""
+    micros = cells[floor + MICROS_UP]
+    if micros >= 0:
+        return CpmMicros(micros), bool(cells[floor + FINE])
+    amount = holder.bidfloor
+    read = _floor(path, "bidfloor", amount)
+    return read, cpm(read) > amount
+
+
+def _currency(path: str, body: bytes, cells: Sequence[int], floor: int) -> str:
+    size = cells[floor + CURRENCY + 1]
+    if size < 0:
+        return "USD"  # which is the standard's default
+    code = body[cells[floor + CURRENCY] : cells[floor + CURRENCY] + size].decode()
+    if code not in ISO_4217:
+        raise _no_currency(path, code)
+    return code
 
 
 def _numbers(numbers: Sequence[int]) -> frozenset[int]:
     return frozenset(numbers) if numbers else _NO_NUMBERS
 
 
-def _banner(banner: RequestMessage.Banner) -> Format:
-    width, height, formats, battr = _BANNER_FIELDS(banner)
-    sizes = {(width, height)} if width > 0 and height > 0 else set()
+def _format(
+    row: int, number: int, message: RequestMessage, cells: Sequence[int], at: int
+) -> tuple[Format, frozenset[tuple[int, int]]]:
+    """Read one format of an impression, and the sizes that it has, which only of a banner are demands."""
+    first = at + FORMAT_CELLS
+    pairs = first + cells[at + ATTRIBUTES]
+    behind = pairs + 2 * cells[at + SIZES]
+    sizes = (
+        frozenset(zip(cells[pairs:behind:2], cells[pairs + 1 : behind : 2], strict=True))
+        if behind > pairs
+        else _NO_SIZES
+    )
+    if number == BANNER:
+        attributes = _numbers(cells[first:pairs])
+        return Format(attributes, sizes, _ratios(message.imp[row].banner) if cells[at + FLEXIBLE] else ()), sizes
+    if cells[at + LENGTH] == 2:
+        name = _TIMED_FORMATS[number]
+        return _timed(f"imp[{row}].{name}", getattr(message.imp[row], name)), sizes
+    length = None
+    if cells[at + LENGTH]:
+        most = None if cells[at + OPEN_END] else cells[at + MOST]
+        length = Length(cells[at + LEAST], most, _NO_NUMBERS, bool(cells[at + SAYS_LENGTH]))
+    return Format(_numbers(cells[first:pairs]), length=length), sizes
+
+
+def _ratios(banner: RequestMessage.Banner) -> tuple[tuple[int, int, int], ...]:
     ratios = []
-    for format in formats:
+    for format in banner.format:
         width, height, wratio, hratio = _FORMAT_FIELDS(format)
-        if width > 0 and height > 0:
-            sizes.add((width, height))
-        elif wratio > 0 and hratio > 0:
+        if not (width > 0 and height > 0) and wratio > 0 and hratio > 0:
             ratios.append((wratio, hratio, format.wmin))
-    return Format(_numbers(battr), frozenset(sizes), tuple(ratios))
+    return tuple(ratios)
 
 
-_BANNER_FIELDS = attrgetter("w", "h", "format", "battr")
+# Several fields of a message are read in one step, which costs less than one access each.
 _FORMAT_FIELDS = attrgetter("w", "h", "wratio", "hratio")
 
 
-def _deals(path: str, deals: Sequence[RequestMessage.Deal], limits: Limits) -> dict[str, Deal]:
-    if len(deals) > limits.deals_per_imp:
-        raise InvalidRequest(path, f"expected at most {limits.deals_per_imp}, were {len(deals)}")
+def _deals(
+    row: int, message: RequestMessage, body: bytes, cells: Sequence[int], imp: int, limits: Limits
+) -> dict[str, Deal]:
+    first, count = cells[imp + DEALS], cells[imp + DEALS + 1]
+    path = f"imp[{row}].pmp.deals"
+    if count > limits.deals_per_imp:
+        raise InvalidRequest(path, f"expected at most {limits.deals_per_imp}, were {count}")
     nouns: dict[str, Deal] = {}
-    for place, deal in enumerate(deals):
+    for place in range(count):
         # The first of two deals with one id is the one that bids answer to.
-        noun = _deal(f"{path}[{place}]", place, deal)
+        noun = _deal(path, row, place, message, body, cells, first + place * DEAL_CELLS)
         nouns.setdefault(noun.id, noun)
     return nouns
 
 
-def _deal(path: str, place: int, deal: RequestMessage.Deal) -> Deal:
-    id, at, amount, currency, rate, durfloors, wseat, wadomain = _DEAL_FIELDS(deal)
+def _deal(
+    path: str, row: int, place: int, message: RequestMessage, body: bytes, cells: Sequence[int], deal: int
+) -> Deal:
+    id = _text(body, cells, deal + DEAL_ID)
     if not id:
-        raise InvalidRequest(f"{path}.id", "missing")
-    if at not in (0, 1, 2, 3):
-        raise InvalidRequest(f"{path}.at", f"expected 0 to 3, was {at}")
+        raise InvalidRequest(f"{path}[{place}].id", "missing")
+    at = cells[deal + DEAL_HOW]
+    if not 0 <= at <= 3:
+        raise InvalidRequest(f"{path}[{place}].at", f"expected 0 to 3, was {at}")
     timed = None
-    if rate or durfloors or deal.HasField("mincpmpersec"):
-        timed = _floors_by_duration(path, deal)
-    if currency not in ISO_4217:
-        raise _no_currency(path, currency)
-    floor = _floor(path, "bidfloor", amount) if amount or deal.HasField("bidfloor") else None
-    return Deal(
-        place,
-        id,
-        floor,
-        currency,
-        at,
-        frozenset(wseat) if wseat else _NOTHING,
-        (_domains(wadomain) or _NOBODY) if wadomain else _NOTHING,
-        timed,
-        (floor is not None and cpm(floor) > amount) or (timed is not None and timed.fine),
-    )
-
-
-_DEAL_FIELDS = attrgetter("id", "at", "bidfloor", "bidfloorcur", "mincpmpersec", "durfloors", "wseat", "wadomain")
+    if cells[deal + DEAL_TIMED]:
+        timed = _floors_by_duration(f"{path}[{place}]", message.imp[row].pmp.deals[place])
+    currency = _currency(f"{path}[{place}]", body, cells, deal + DEAL_FLOOR)
+    floor: CpmMicros | None = None
+    fine = timed is not None and timed.fine
+    if cells[deal + DEAL_FLOOR + STATED]:
+        floor, finer = _stated(f"{path}[{place}]", cells, deal + DEAL_FLOOR, message.imp[row].pmp.deals[place])
+        fine = fine or finer
+    advertisers = _NOTHING
+    if cells[deal + DEAL_DOMAINS + 1]:
+        advertisers = _domains(_texts(body, cells, deal + DEAL_DOMAINS)) or _NOBODY
+    return Deal(place, id, floor, currency, at, _set(body, cells, deal + DEAL_SEATS), advertisers, timed, fine)
 
 
 def _timed(path: str, media: RequestMessage.Video | RequestMessage.Audio) -> Format:
@@ -321,32 +474,100 @@ def _no_currency(path: str, code: str) -> InvalidRequest:
 _TIMED_FORMATS = {VIDEO: "video", AUDIO: "audio"}
 
 
-def view(message: RequestMessage, imps: Sequence[int], tmax_ms: int, told: Mapping[Whose, Told]) -> bytes:
+def view(
+    message: RequestMessage,
+    body: bytes,
+    cells: Sequence[int],
+    imps: Sequence[int],
+    tmax_ms: int,
+    told: Mapping[Whose, Told],
+) -> bytes:
     """Write what a bidder is told: the impressions it is asked for, its own tmax, the floors it will be held to.
 
     `told` has the floors that differ from the request's. What has no name in the contract has none in an allow-list: it
-    is not sent, and `message` has lost it. Its tmax is the view's.
+    is not sent, and a surveyed request has lost it. The request's own bytes are cut and pasted, unless floors by
+    duration are told otherwise; the bytes are the same either way.
     """
-    message.DiscardUnknownFields()
-    message.tmax = tmax_ms
-    if len(imps) == len(message.imp) and all(len(whose) == 1 for whose in told):
-        # Told on the spot and taken back: that is a fraction of a copy.
-        asked_before = []
-        for (row,), floors in told.items():
-            imp = message.imp[row]
-            floor = imp.bidfloor if imp.HasField("bidfloor") else None
-            asked_before.append((imp, floor, imp.bidfloorcur if imp.HasField("bidfloorcur") else None))
-            _tell(imp, (row,), floors)
-        body = message.SerializeToString()
-        for imp, floor, currency in asked_before:
-            for member, before in (("bidfloor", floor), ("bidfloorcur", currency)):
-                if before is None:
-                    imp.ClearField(member)
-                else:
-                    setattr(imp, member, before)
-        return body
+    for whose, floors in told.items():
+        if len(whose) == 2 or floors.floor is None or floors.rows or floors.ranges or floors.rate is not None:
+            return _view_of_message(message, imps, tmax_ms, told)
+    pieces: list[bytes] = []
+    done = 0
+    if len(imps) < cells[IMPS] or told:
+        for row in range(cells[IMPS]):
+            imp = HEAD + row * IMP_CELLS
+            own = told.get((row,))
+            deals = [(whose[2], floors) for whose, floors in told.items() if whose[0] == row and len(whose) == 3]
+            if row in imps and own is None and not deals:
+                continue
+            pieces.append(body[done : cells[imp + IMP_AT]])
+            done = cells[imp + IMP_END]
+            if row in imps:
+                content = _imp_told(body, cells, imp, own, deals)
+                pieces += (_IMP_TAG, _varint(len(content)), content)
+    pieces += (body[done : cells[TMAX_AT]], _TMAX_TAG, _varint(tmax_ms), body[cells[TMAX_END] :])
+    return b"".join(pieces)
+
+
+def _imp_told(
+    body: bytes, cells: Sequence[int], imp: int, own: Told | None, deals: Sequence[tuple[int, Told]]
+) -> bytes:
+    """Write what an impression's field holds, with floors of its own and of its deals as they are told."""
+    at = cells[imp + FLOORS_AT] if own is not None else cells[imp + IMP_BEGIN]
+    pieces: list[bytes] = []
+    if own is not None:
+        pieces += (body[cells[imp + IMP_BEGIN] : at], _floors_told(_IMP_FLOOR_TAGS, own))
+        at = cells[imp + FLOORS_END]
+    if deals:
+        inner: list[bytes] = []
+        done = cells[imp + PMP_BEGIN]
+        for place, floors in deals:
+            deal = cells[imp + DEALS] + place * DEAL_CELLS
+            content = (
+                body[cells[deal + DEAL_BEGIN] : cells[deal + DEAL_FLOORS_AT]]
+                + _floors_told(_DEAL_FLOOR_TAGS, floors)
+                + body[cells[deal + DEAL_FLOORS_END] : cells[deal + DEAL_END]]
+            )
+            inner += (body[done : cells[deal + DEAL_AT]], _DEAL_TAG, _varint(len(content)), content)
+            done = cells[deal + DEAL_END]
+        inner.append(body[done : cells[imp + PMP_END]])
+        pmp = b"".join(inner)
+        pieces += (body[at : cells[imp + PMP_AT]], _PMP_TAG, _varint(len(pmp)), pmp)
+        at = cells[imp + PMP_END]
+    pieces.append(body[at : cells[imp + IMP_END]])
+    return b"".join(pieces)
+
+
+# Tags as they stand in bytes: the number of the field times eight, and how it is written.
+_TMAX_TAG, _IMP_TAG, _PMP_TAG, _DEAL_TAG = b"\x40", b"\x12", b"\x5a", b"\x12"
+_IMP_FLOOR_TAGS, _DEAL_FLOOR_TAGS = (b"\x41", b"\x4a"), (b"\x11", b"\x1a")
+_DOUBLE = Struct("<d")
+
+
+def _floors_told(tags: tuple[bytes, bytes], told: Told) -> bytes:
+    assert told.floor is not None
+    currency = told.currency.encode()
+    return tags[0] + _DOUBLE.pack(cpm(told.floor)) + tags[1] + _varint(len(currency)) + currency
+
+
+def _varint(number: int) -> bytes:
+    if number < 128:
+        return _ONE_BYTE[number]
+    pieces = bytearray()
+    while number > 127:
+        pieces.append(number & 127 | 128)
+        number >>= 7
+    pieces.append(number)
+    return bytes(pieces)
+
+
+_ONE_BYTE = [bytes((number,)) for number in range(128)]
+
+
+def _view_of_message(message: RequestMessage, imps: Sequence[int], tmax_ms: int, told: Mapping[Whose, Told]) -> bytes:
     copy = type(message)()
     copy.CopyFrom(message)
+    copy.tmax = tmax_ms
     for whose, floors in told.items():
         _tell(copy.imp[whose[0]], whose, floors)
     if len(imps) < len(copy.imp):
