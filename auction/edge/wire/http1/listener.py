@@ -30,6 +30,9 @@ HANDSHAKE_S: Final = 5.0
 # Requests of one connection that wait for their turn before we stop reading from it.
 WAITING_MAX: Final = 8
 
+# Answers to requests that came together leave together up to here: what asyncio calls a full buffer.
+WRITE_BYTES: Final = 64 * 1024
+
 Cancel = Callable[[], None]
 
 
@@ -84,7 +87,7 @@ class Listener:
         self.stopping = False
         self.connections_max = connections_max
         self._now_s = now_s
-        self._date_s = 0
+        self._date_s = -1
         self._date = b""
         self._host = host
         self._reuse_port = reuse_port
@@ -95,7 +98,7 @@ class Listener:
     async def start(self) -> None:
         """Bind and listen; OSError names the address where that is impossible."""
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Conversation(self),
+            self.conversation,
             self._host,
             self.port,
             backlog=BACKLOG,
@@ -131,6 +134,10 @@ class Listener:
             await asyncio.wait([self._empty], timeout=seconds)
             self._empty = None
 
+    def conversation(self) -> asyncio.Protocol:
+        """Make what talks to one caller."""
+        return _Conversation(self)
+
     def lost(self, conversation: _Conversation) -> None:
         """Forget a connection that is gone."""
         self.open.discard(conversation)
@@ -159,6 +166,7 @@ class _Conversation(asyncio.Protocol):
         "_listener",
         "_loop",
         "_out",
+        "_out_bytes",
         "_paused",
         "_pumping",
         "_stalled",
@@ -175,6 +183,7 @@ class _Conversation(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[tuple[Request | None, Response | None]] = deque()
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._busy: Request | None = None
         self._cancel: Cancel | None = None
         self._turn = 0
@@ -297,6 +306,7 @@ class _Conversation(asyncio.Protocol):
                 self._out.append(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._continue = False
         self._flush()
+        self._close()
         if self._transport is not None:
             self._read(not self._stalled and len(self._waiting) < WAITING_MAX)
 
@@ -327,14 +337,21 @@ class _Conversation(asyncio.Protocol):
         self._out.append(listener.heads.encode(response, listener.date(), connection))
         if response.body and response.status != 204 and (request is None or request.method != "HEAD"):
             self._out.append(response.body)
+            self._out_bytes += len(response.body)
+            if self._out_bytes > WRITE_BYTES:
+                # Only what was written can tell that nobody reads it.
+                self._flush()
         self._connection.unanswered -= 1
         if not self._stalled:
             self._due = self._loop.time() + listener.patience.idle_s
 
     def _flush(self) -> None:
         if self._out and self._transport is not None:
-            out, self._out = self._out, []
+            out, self._out, self._out_bytes = self._out, [], 0
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def _close(self) -> None:
+        """Say goodbye if the last answer has left."""
         if self._last and self._busy is None and not self._waiting:
             self._goodbye()
 
