@@ -23,6 +23,7 @@ from auction.edge.transports import Cancel, Incoming, Outgoing, Status, settled
 from auction.edge.transports import http as http_transport
 from auction.edge.transports.grpcio import GrpcServer
 from auction.edge.transports.http import TIMEOUT_HEADER, HttpServer, Page
+from auction.edge.transports.wire import WireServer
 from auction.model.clock import SystemClock
 from auction.v1 import bidder_pb2, exchange_pb2, json_rest_pb2, openrtb_pb2
 
@@ -78,7 +79,7 @@ class Caller:
         self, body: bytes, headers: dict[str, str] | None = None, timeout_ms: int | None = None, packed: bool = False
     ) -> Told:
         headers = dict(headers or {})
-        if self.transport == "grpcio":
+        if self.transport != "http":
             call = self._unary(
                 body,
                 timeout=None if timeout_ms is None else timeout_ms / 1000,
@@ -111,12 +112,15 @@ class Caller:
         await self._session.close()
 
 
-Server = GrpcServer | HttpServer
+Server = GrpcServer | WireServer | HttpServer
+
+
+SERVERS: dict[str, type[GrpcServer | WireServer]] = {"grpcio": GrpcServer, "wire": WireServer}
 
 
 def listening(transport: str, endpoint: Echo, port: int = 0) -> Server:
-    if transport == "grpcio":
-        return GrpcServer(endpoint, [METHOD], CLOCK, port=port, request_bytes=REQUEST_BYTES)
+    if transport != "http":
+        return SERVERS[transport](endpoint, [METHOD], CLOCK, port=port, request_bytes=REQUEST_BYTES)
     pages = {"/healthz": lambda: Page(b"ok\n"), "/readyz": lambda: Page(b"not ready\n", status=503)}
     return HttpServer(endpoint, [PATH], CLOCK, port=port, pages=pages, request_bytes=REQUEST_BYTES)
 
@@ -133,31 +137,32 @@ async def serving(transport: str, endpoint: Echo) -> AsyncIterator[tuple[Server,
         await server.stop(0.05)
 
 
-both = pytest.mark.parametrize("transport", ["grpcio", "http"])
+every = pytest.mark.parametrize("transport", ["grpcio", "wire", "http"])
+both = pytest.mark.parametrize("transport", ["grpcio", "wire"])
 
 
-@both
+@every
 async def test_bytes_arrive_and_return_as_they_are(transport: str) -> None:
     async with serving(transport, Echo()) as (_, caller):
         for body in (b"\x00\xff\n", b"x" * REQUEST_BYTES, b""):
             assert Told(Status.OK, body) == msgspec.structs.replace(await caller.call(body), headers={})
 
 
-@both
+@every
 async def test_an_endpoint_hears_where_from_and_how_long(transport: str) -> None:
     echo = Echo()
     async with serving(transport, echo) as (_, caller):
         await caller.call(b"{}", {"X-Auction-Explain": "1"}, timeout_ms=100_000)
         await caller.call(b"{}")
     first, second = echo.heard
-    assert {"grpcio": METHOD, "http": PATH}[transport] == first.method
+    assert (PATH if transport == "http" else METHOD) == first.method
     assert "1" == first.metadata["x-auction-explain"]
     assert first.deadline is not None
     assert 50 < first.deadline.remaining(CLOCK.monotonic()) < 102
     assert second.deadline is None
 
 
-@both
+@every
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.OK])
 async def test_a_refusal_is_its_status_and_one_sentence(transport: str, status: Status) -> None:
     refusal = Outgoing(status=status, message="expected >= 0, was -0.5", path="imp[2].bidfloor")
@@ -166,14 +171,14 @@ async def test_a_refusal_is_its_status_and_one_sentence(transport: str, status: 
     assert (status, "imp[2].bidfloor: expected >= 0, was -0.5") == (told.status, told.message)
 
 
-@both
+@every
 async def test_headers_of_an_answer_reach_the_caller(transport: str) -> None:
     async with serving(transport, Echo(Outgoing(headers=(("x-openrtb-nbr", "0"),)))) as (_, caller):
         told = await caller.call(b"{}")
     assert (Status.OK, b"", "0") == (told.status, told.body, told.headers["x-openrtb-nbr"])
 
 
-@both
+@every
 async def test_an_endpoint_that_fails_tells_nobody_why_but_the_log(
     transport: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -184,7 +189,7 @@ async def test_an_endpoint_that_fails_tells_nobody_why_but_the_log(
     assert 1 == caplog.text.count("ZeroDivisionError: a secret")
 
 
-@both
+@every
 async def test_what_is_too_large_never_reaches_the_endpoint(transport: str) -> None:
     echo = Echo()
     async with serving(transport, echo) as (_, caller):
@@ -195,17 +200,17 @@ async def test_what_is_too_large_never_reaches_the_endpoint(transport: str) -> N
     assert [b"{}"] == [incoming.body for incoming in echo.heard]
 
 
-@both
+@every
 async def test_gzip_is_undone_within_limits(transport: str) -> None:
     echo = Echo()
     async with serving(transport, echo) as (_, caller):
         assert b"fair" * 1000 == (await caller.call(b"fair" * 1000, packed=True)).body
         bomb = await caller.call(b"\0" * 5_000_000, packed=True)
-        assert {"grpcio": Status.RESOURCE_EXHAUSTED, "http": Status.INVALID_ARGUMENT}[transport] == bomb.status
+        assert (Status.INVALID_ARGUMENT if transport == "http" else Status.RESOURCE_EXHAUSTED) == bomb.status
     assert 1 == len(echo.heard)
 
 
-@both
+@every
 async def test_a_caller_that_hangs_up_cancels_its_call(transport: str) -> None:
     echo = Echo()
     async with serving(transport, echo) as (_, caller):
@@ -215,14 +220,15 @@ async def test_a_caller_that_hangs_up_cancels_its_call(transport: str) -> None:
         await echo.cancelled.wait()
 
 
-async def test_a_call_whose_grpc_deadline_passes_is_cancelled() -> None:
+@both
+async def test_a_call_whose_grpc_deadline_passes_is_cancelled(transport: str) -> None:
     echo = Echo()
-    async with serving("grpcio", echo) as (_, caller):
+    async with serving(transport, echo) as (_, caller):
         assert Status.DEADLINE_EXCEEDED == (await caller.call(b"hang", timeout_ms=200)).status
         await echo.cancelled.wait()
 
 
-@both
+@every
 async def test_stopping_lets_calls_finish_and_takes_no_more(transport: str) -> None:
     echo = Echo()
     async with serving(transport, echo) as (server, caller):
@@ -252,7 +258,7 @@ async def test_stopping_sends_idle_callers_away_while_a_call_goes_on() -> None:
         await stop
 
 
-@both
+@every
 async def test_stopping_cancels_what_outlasts_the_grace(transport: str) -> None:
     echo = Echo()
     async with serving(transport, echo) as (server, caller):
@@ -260,21 +266,21 @@ async def test_stopping_cancels_what_outlasts_the_grace(transport: str) -> None:
         await echo.asked.wait()
         await server.stop(0.01)
         await echo.cancelled.wait()
-        if transport == "grpcio":
+        if transport != "http":
             assert Status.UNAVAILABLE == (await call).status
         else:
             with pytest.raises(aiohttp.ServerDisconnectedError):
                 await call
 
 
-@both
+@every
 async def test_a_port_in_use_is_an_error_that_names_it(transport: str) -> None:
     async with serving(transport, Echo()) as (server, _):
         with pytest.raises(OSError, match=str(server.port)):
             await listening(transport, Echo(), server.port).start()
 
 
-@both
+@every
 async def test_a_server_listens_on_loopback_unless_told(transport: str) -> None:
     async with serving(transport, Echo()) as (server, _):
         socket.create_connection(("127.0.0.1", server.port)).close()
@@ -282,10 +288,11 @@ async def test_a_server_listens_on_loopback_unless_told(transport: str) -> None:
             socket.create_connection(("127.0.0.2", server.port))
 
 
-async def test_health_is_not_serving_until_told_and_when_stopping() -> None:
+@both
+async def test_health_is_not_serving_until_told_and_when_stopping(transport: str) -> None:
     serving_status = health_pb2.HealthCheckResponse.ServingStatus
-    async with serving("grpcio", Echo()) as (server, caller):
-        assert isinstance(server, GrpcServer)
+    async with serving(transport, Echo()) as (server, caller):
+        assert not isinstance(server, HttpServer)
         health = health_pb2_grpc.HealthStub(caller._channel)
 
         async def check(service: str) -> object:
@@ -302,11 +309,12 @@ async def test_health_is_not_serving_until_told_and_when_stopping() -> None:
         await server.stop(3600)  # a watcher does not hold it
 
 
+@both
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
-async def test_reflection_describes_what_is_served(version: str) -> None:
+async def test_reflection_describes_what_is_served(version: str, transport: str) -> None:
     modules = (struct_pb2, openrtb_pb2, json_rest_pb2, exchange_pb2, bidder_pb2)
     files = [module.DESCRIPTOR.serialized_pb for module in modules]
-    server = GrpcServer(Echo(), [METHOD], CLOCK, descriptors=files)
+    server = SERVERS[transport](Echo(), [METHOD], CLOCK, descriptors=files)
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         info = channel.stream_stream(
@@ -326,15 +334,17 @@ async def test_reflection_describes_what_is_served(version: str) -> None:
     assert exchange_pb2.DESCRIPTOR.serialized_pb in described.file_descriptor_response.file_descriptor_proto
 
 
-async def test_an_unknown_grpc_method_is_unimplemented() -> None:
-    async with serving("grpcio", Echo()) as (_, caller):
+@both
+async def test_an_unknown_grpc_method_is_unimplemented(transport: str) -> None:
+    async with serving(transport, Echo()) as (_, caller):
         caller._unary = cast("aio.UnaryUnaryMultiCallable[bytes, bytes]", caller._channel.unary_unary(METHOD + "s"))
         assert Status.UNIMPLEMENTED == (await caller.call(b"{}")).status
 
 
-async def test_a_grpc_message_far_too_large_is_cut_off() -> None:
+@both
+async def test_a_grpc_message_far_too_large_is_cut_off(transport: str) -> None:
     echo = Echo()
-    async with serving("grpcio", echo) as (_, caller):
+    async with serving(transport, echo) as (_, caller):
         assert Status.RESOURCE_EXHAUSTED == (await caller.call(b"x" * 1_000_000)).status
     assert echo.heard == []
 

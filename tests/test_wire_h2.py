@@ -81,12 +81,14 @@ def pair(client: Limits | None = None, server: Limits | None = None) -> tuple[Co
 
 
 def exchange(one: Connection, other: Connection) -> tuple[dict[int, Heard], dict[int, Heard]]:
-    """Carry octets both ways until nothing is due; give what each side heard."""
+    """Carry octets both ways until nothing is due; give what each side heard. Every turn is a second."""
     at_one: dict[int, Heard] = {}
     at_other: dict[int, Heard] = {}
     while one.out or other.out:
         heard(other.receive(one.take()), at_other)
         heard(one.receive(other.take()), at_one)
+        one.tick()
+        other.tick()
     return at_one, at_other
 
 

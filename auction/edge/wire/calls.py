@@ -83,6 +83,11 @@ class Call:
         """What came with the call as text; `head.binary` has the rest."""
         return self.head.text
 
+    @property
+    def open(self) -> bool:
+        """Whether somebody waits for an answer."""
+        return self._stream is not None
+
     # What arrives.
 
     def begin(self, arrival: Arrival) -> None:
@@ -155,9 +160,10 @@ class Call:
     def abandon(self) -> None:
         """Hear that nobody waits any more."""
         if self._stream is not None:
+            on_cancel = self.on_cancel
             self._take()
-            if self.on_cancel is not None:
-                self.on_cancel()
+            if on_cancel is not None:
+                on_cancel()
 
     def expire(self) -> None:
         """Hear that the deadline has passed."""
@@ -166,9 +172,10 @@ class Call:
     def break_off(self, status: Status, message: str) -> None:
         """End the call for the caller and for the handler."""
         if self._stream is not None:
+            on_cancel = self.on_cancel
             self.refuse(status, message)
-            if self.on_cancel is not None:
-                self.on_cancel()
+            if on_cancel is not None:
+                on_cancel()
 
     # What is answered.
 
@@ -214,6 +221,7 @@ class Call:
         if stream is None:
             return None
         stream.context = None
+        self.on_cancel = self.on_drain = self.on_end = self.on_message = None  # they may refer to us
         if self.bucket is not None:
             self.bucket.discard(self)
         return None if stream.state is State.CLOSED else stream

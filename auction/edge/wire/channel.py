@@ -120,11 +120,15 @@ class Channel:
         self._places.clear()
 
     def unary(
-        self, method: Method, body: bytes, done: Done, timeout_s: float | None = None, enforce: bool = True
+        self, method: Method, body: bytes, done: Done, deadline: float | None = None, enforce: bool = True
     ) -> Ask:
-        """Ask once. The peer is told `timeout_s`; where it is not to be enforced here, whoever asks cancels."""
-        deadline = None if timeout_s is None else self.now() + timeout_s
-        ask = Ask(self, method.block(timeout_s), message_of(body, method), done, deadline)
+        """Ask once. The peer is told how long; where that is not to be enforced here, whoever asks cancels."""
+        left = None if deadline is None else deadline - self.now()
+        ask = Ask(self, b"", b"", done, deadline)
+        if left is not None and left <= 0:
+            ask.end(Status.DEADLINE_EXCEEDED, b"", "no time left to ask", True)
+            return ask
+        ask.block, ask.octets = method.block(left), message_of(body, method)
         if enforce and deadline is not None:
             ask.bucket = self._wheel.add(deadline, ask)
         self._send(ask, None)
