@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import timeit
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -136,8 +137,10 @@ def codec_rows(
 ) -> Iterator[tuple[str, str, list[float]]]:
     """The part of it that is reading and writing messages."""
     body, limits, rows = auction.arrival.body, auction.rules.rules.limits, range(len(auction.request.imps))
-    wire = protobuf.decode_reply(replies[0].body).wire
-    sales = [Sale("dsp-00", "s0", wire, (row, 0), CpmMicros(1_000_000), "") for row in rows]
+    bids = [seatbid.bid[0] for seatbid in protobuf.decode_reply(replies[0].body).wire.seatbid]
+    sent = [(bid.SerializeToString(), struct.pack("<d", bid.price)) for bid in bids]
+    price = CpmMicros(1_000_000)
+    sales = [Sale("dsp-00", "s0", bid, bid.index(double), price, False) for bid, double in sent]
 
     def decode() -> None:
         message = protobuf.parse_request(body)
@@ -151,7 +154,7 @@ def codec_rows(
 
     def encode() -> None:
         protobuf.view(message, survey.body, cells, rows, 90, {})
-        protobuf.serialise(protobuf.response("r", "A", "USD", sales, None))
+        protobuf.response("r", "A", "USD", sales, None)
 
     yield f"{name}.decode_us", "us", timed(decode, 1_000)
     yield f"{name}.encode_us", "us", timed(encode, 1_000)

@@ -257,13 +257,13 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     sales = _sales(made, outcomes, winners, currency, rules)
     nbr = None if sales else _nbr(auction)
     warnings = (*auction.warnings, *checks.warnings) if checks.warnings else auction.warnings
-    message = protobuf.response(request.id, auction.arrival.id, currency, sales, nbr)
+    body = protobuf.response(request.id, auction.arrival.id, currency, sales, nbr)
     explained = exchange.explain == "always" or (exchange.explain == "on_request" and auction.arrival.explain)
     if explained:
         imps = [imp.id for imp in request.imps]
-        protobuf.explain(message, auction.arrival.id, exchange.currency, imps, outcomes, non_bids, warnings)
-    in_json = auction.arrival.encoding is Encoding.JSON
-    body = json.response_json(message, rest=True) if in_json else protobuf.serialise(message)
+        body = protobuf.explain(body, auction.arrival.id, exchange.currency, imps, outcomes, non_bids, warnings)
+    if auction.arrival.encoding is Encoding.JSON:
+        body = json.response_json(body, rest=True)
     return AuctionResult(body, nbr, explained, tuple(outcomes), tuple(non_bids), warnings)
 
 
@@ -313,8 +313,9 @@ def _sales(
         if row >= 0:
             won = outcomes[row]
             assert won.clearing_price is not None
-            won_in, place = made.found(row)
-            sales.append(Sale(won.bidder, won.seat, won_in.wire, place, to_response.down(won.clearing_price), won.deal))
+            bid, price_at = made.sent(row)
+            reopened = not won.deal and made.names_deal(row)
+            sales.append(Sale(won.bidder, won.seat, bid, price_at, to_response.down(won.clearing_price), reopened))
     return sales
 
 

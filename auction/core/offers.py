@@ -76,6 +76,16 @@ class Offers(msgspec.Struct, frozen=True, gc=False):
         reply = self.replies[self.places[at + cells.REPLY]].heard
         return reply, (self.places[at + cells.SEATBID], self.places[at + cells.PLACE])
 
+    def sent(self, row: int) -> tuple[bytes, int]:
+        """Give a bid's message, and where its price stands in it; -1 where that is not one place."""
+        at = row * PLACE_CELLS
+        begin, behind, price = self.places[at + cells.BEGIN : at + cells.PRICE_AT + 1]
+        return self.data[begin:behind], price - begin if price >= 0 else -1
+
+    def names_deal(self, row: int) -> bool:
+        """Tell whether a bid says that it is for a deal."""
+        return bool(self.places[row * PLACE_CELLS + cells.NAMES_DEAL])
+
     def id(self, row: int) -> str:
         """Give a bid's id."""
         at = self.places[row * PLACE_CELLS + cells.ID]

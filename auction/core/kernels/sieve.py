@@ -136,8 +136,9 @@ SEAT_BYTES: Final = 6
 HELD: Final = 7  # 1: held back, and its IMP is -1
 BEGIN: Final = 8  # of the bid in the bytes
 BEHIND: Final = 9
-PRICE_AT: Final = 10  # where its price stands, -1 where that is not one place
-PLACE_CELLS: Final = 11
+PRICE_AT: Final = 10  # where its price stands; -1 where that is not one place, or it names a deal without a name
+NAMES_DEAL: Final = 11  # 1 if it names a deal
+PLACE_CELLS: Final = 12
 ROW_CELLS: Final = COLUMNS + PLACE_CELLS + 1
 
 # Numbers of fields: a reply's seatbids, a seatbid's bids and seat, and what is read of a bid.
@@ -364,7 +365,7 @@ def _hold(
     adm, adm_bytes, nurl, nurl_bytes, crid, crid_bytes = 0, 0, 0, 0, 0, 0
     deal_bytes, app_bytes, language_bytes = 0, 0, 0
     width, height, taxonomy, seconds, format = 0, 0, 1, -1, 0
-    lists, odd = False, False
+    lists, odd, nameless = False, False, False
     price_at, prices_given = -1, 0
     at = start
     while at < end:
@@ -386,6 +387,7 @@ def _hold(
                 crid, crid_bytes = at, size
             elif field == _FIELD_DEALID:
                 deal_bytes = size
+                nameless = nameless or not size
             elif field == _FIELD_BUNDLE:
                 app_bytes = size
             elif field == _FIELD_LANGUAGE or field == _FIELD_LANGB:
@@ -427,7 +429,8 @@ def _hold(
     places[row * PLACE_CELLS + ID_BYTES] = id_bytes
     places[row * PLACE_CELLS + BEGIN] = start
     places[row * PLACE_CELLS + BEHIND] = end
-    places[row * PLACE_CELLS + PRICE_AT] = price_at if prices_given == 1 else -1
+    places[row * PLACE_CELLS + NAMES_DEAL] = deal_bytes > 0
+    places[row * PLACE_CELLS + PRICE_AT] = -1 if nameless or prices_given != 1 else price_at
     if odd or not id_bytes or deal_bytes or (sheet[WANTS_CRID] and not crid_bytes):
         return 1
     if (sheet[HOLDS_APPS] and app_bytes) or (sheet[HOLDS_LANGUAGES] and language_bytes):
