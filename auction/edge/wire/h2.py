@@ -22,6 +22,7 @@ from auction.edge.wire.frames import (
     PADDED,
     PREFACE,
     PRIORITISED,
+    RST_STREAM,
     Code,
     ConnectionFault,
     Setting,
@@ -151,7 +152,8 @@ class Connection:
                 elif kind == CONTINUATION:
                     raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION of nothing")
                 else:
-                    self.idle_frame()
+                    if kind != RST_STREAM or stream_id not in streams:
+                        self.idle_frame()  # one that ends a stream is counted as that
                     control.take(self, kind, flags, stream_id, data[start:stop])
             except StreamFault as fault:
                 self._refuse(fault.stream_id, fault.code)
@@ -167,7 +169,8 @@ class Connection:
         if length > stream.recv_window:
             raise StreamFault(stream.id, Code.FLOW_CONTROL_ERROR, "more than the stream's window")
         stream.recv_window -= length
-        self._useful += 1
+        if payload:
+            self._useful += 1
         if stream.expected >= 0:
             stream.expected -= len(payload)
             if stream.expected < 0 or (end and stream.expected):
