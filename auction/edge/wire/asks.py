@@ -125,14 +125,14 @@ class Ask:
         """Take in what came on the stream."""
         fields, ended = arrival.fields, arrival.trailers
         if ended is not None and fields is not None:  # all of it at once, as nearly always
-            head, ending = _head(fields), _ending(ended)
+            head, ending = head_of(fields), ending_of(ended)
             if head.plain and not ending.status and ending.said:
                 body = whole(arrival.data)
                 if body is not None and len(body) <= self._channel.bounds.octets:
                     self.end(Status.OK, body, "", False)
                     return
         if fields is not None:
-            self._head = _head(fields)
+            self._head = head_of(fields)
         if arrival.data and not self._read(arrival.data):
             return
         if arrival.ended:
@@ -168,7 +168,7 @@ class Ask:
         if head is None:
             self.end(Status.INTERNAL, b"", "an end without header fields", True)
             return
-        ending = head.ending if trailers is None else _ending(trailers)
+        ending = head.ending if trailers is None else ending_of(trailers)
         if head.fault is not None and not head.ending.said:
             self.end(head.fault, b"", head.message, True)
         elif not ending.said:
@@ -209,7 +209,8 @@ class Ask:
         done(status, body, message, ours)
 
 
-def _head(fields: Fields) -> ResponseHead:
+def head_of(fields: Fields) -> ResponseHead:
+    """Read the first header fields of an answer, or remember what they meant."""
     known: Any = fields.meaning
     if known.__class__ is not ResponseHead:
         known = fields.meaning = ResponseHead(fields)
@@ -217,7 +218,8 @@ def _head(fields: Fields) -> ResponseHead:
     return head
 
 
-def _ending(fields: Fields) -> Ending:
+def ending_of(fields: Fields) -> Ending:
+    """Read trailers, or remember what they meant."""
     known: Any = fields.meaning
     if known.__class__ is not Ending:
         known = fields.meaning = Ending(fields)

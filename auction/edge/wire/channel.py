@@ -18,6 +18,7 @@ from auction.edge.wire.link import Link
 from auction.edge.wire.messages import Bounds
 from auction.edge.wire.settings import Lives
 from auction.edge.wire.statuses import Status
+from auction.edge.wire.talks import Ended, Talk
 from auction.edge.wire.wheel import Wheel
 
 # A peer that comes back is asked again within seconds, and one that is gone for good costs an attempt every five.
@@ -133,6 +134,28 @@ class Channel:
             ask.bucket = self._wheel.add(deadline, ask)
         self._send(ask, None)
         return ask
+
+    def dialogue(
+        self,
+        method: Method,
+        on_message: Callable[[bytes], None],
+        on_end: Ended,
+        deadline: float | None = None,
+    ) -> Talk | None:
+        """Begin a dialogue; None where it has ended before it began, which `on_end` was told."""
+        left = None if deadline is None else deadline - self.now()
+        link = self._pick(None)
+        if left is not None and left <= 0:
+            on_end(Status.DEADLINE_EXCEEDED, "no time left to ask")
+        elif link is None:
+            on_end(Status.UNAVAILABLE, "no stream is free" if self.ready else self._reason())
+        else:
+            talk = Talk(self, link, method, left, on_message)
+            talk.begin(on_end)
+            if deadline is not None:
+                talk.bucket = self._wheel.add(deadline, talk)
+            return talk
+        return None
 
     def again(self, ask: Ask) -> bool:
         """Send a call that was never begun once more, on another connection; False where that cannot be."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from functools import lru_cache
@@ -58,6 +59,7 @@ _OF_RESETS: Final = {
     Code.INADEQUATE_SECURITY: Status.PERMISSION_DENIED,
 }
 _UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_HEX: Final = re.compile(rb"[0-9A-Fa-f]{2}")
 _PLAIN: Final = frozenset(range(0x20, 0x7F)) - {0x25}  # all that is printed, but for the percent sign
 
 
@@ -88,9 +90,9 @@ def unquoted(octets: bytes) -> str:
     first, *rest = octets.split(b"%")
     read = bytearray(first)
     for part in rest:
-        try:
+        if _HEX.match(part):
             read += binascii.unhexlify(part[:2]) + part[2:]
-        except binascii.Error:
+        else:
             read += b"%" + part
     return read.decode(errors="replace")
 
