@@ -151,7 +151,7 @@ def _rank(request: BidRequest, offers: Offers, given: list[int], tie_key: str) -
     """Write the ranks of bids that tie with another on price; hashing is the dearest part of an auction, and few do."""
     prices = list(zip(given[IMP::COLUMNS], given[RANKED::COLUMNS], strict=True))
     # Ids may be as long as the message they stand in and every bid may tie, so what ties share is hashed once.
-    begun = fold(tie_key, request.id) if tie_key else fold(request.id)
+    begun = fold(request.id, fold(tie_key)) if tie_key else fold(request.id)
     imps: dict[int, int] = {}
     seats: dict[tuple[int, str], int] = {}
     ties = Counter(prices)
@@ -161,10 +161,10 @@ def _rank(request: BidRequest, offers: Offers, given: list[int], tie_key: str) -
             continue
         seat = offers.seat(row)
         if imp not in imps:
-            imps[imp] = fold(request.imps[imp].id, onto=begun)
+            imps[imp] = fold(request.imps[imp].id, begun)
         if (imp, seat) not in seats:
-            seats[imp, seat] = fold(seat, onto=imps[imp])
-        offers.columns[row * COLUMNS + RANK] = mix64(fold(offers.id(row), onto=seats[imp, seat])) - _SIGN
+            seats[imp, seat] = fold(seat, imps[imp])
+        offers.columns[row * COLUMNS + RANK] = mix64(fold(offers.id(row), seats[imp, seat])) - _SIGN
 
 
 def _setter(setter: int, price: int, terms: Terms) -> PriceSetter:

@@ -72,10 +72,13 @@ class FloorTable(msgspec.Struct, frozen=True):
         """Draw the model of an auction from its id; None where there is none, or where this one is left alone."""
         if not self.models:
             return None
-        if self.skipped_below and mix64(fold(auction, "floor.skip")) < self.skipped_below:
+        if not self.skipped_below and len(self.models) == 1:
+            return self.models[0]
+        begun = fold(auction)
+        if self.skipped_below and mix64(fold("floor.skip", begun)) < self.skipped_below:
             return None
         if len(self.models) > 1:
-            draw = mix64(fold(auction, "floor.model")) * self.weights[-1]
+            draw = mix64(fold("floor.model", begun)) * self.weights[-1]
             return next(model for model, weight in zip(self.models, self.weights, strict=True) if draw < weight << 64)
         return self.models[0]
 

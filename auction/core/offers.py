@@ -70,12 +70,6 @@ class Offers(msgspec.Struct, frozen=True, gc=False):
     data: bytes
     replies: list[Offered]
 
-    def found(self, row: int) -> tuple[Heard, tuple[int, int]]:
-        """Give the reply that a bid stands in, and its seatbid and place there."""
-        at = row * PLACE_CELLS
-        reply = self.replies[self.places[at + cells.REPLY]].heard
-        return reply, (self.places[at + cells.SEATBID], self.places[at + cells.PLACE])
-
     def sent(self, row: int) -> tuple[bytes, int]:
         """Give a bid's message, and where its price stands in it; -1 where that is not one place."""
         at = row * PLACE_CELLS

@@ -9,6 +9,7 @@ from typing import Any
 from auction.core import clearing
 from auction.core.auction import CompiledRules, close_auction
 from auction.core.kernels.clear import BIDDER, COLUMNS, COMPETITOR, DEAL, IMP, PRICE, RANK
+from auction.core.kernels.sieve import PLACE, PLACE_CELLS, REPLY, SEATBID
 from auction.core.offers import UNREACHABLE, Heard, Offers, offers
 from auction.core.openrtb import json as codec
 from auction.core.openrtb import protobuf
@@ -114,8 +115,9 @@ def rows_of(made: Offers) -> list[list[Row] | None]:
         rows: list[Row] = []
         for row in range(reply.first, reply.first + reply.count):
             cells = columns[row * COLUMNS : (row + 1) * COLUMNS]
-            heard, place = made.found(row)
-            assert heard is reply.heard
+            at = row * PLACE_CELLS
+            assert made.replies[made.places[at + REPLY]] is reply
+            place = (made.places[at + SEATBID], made.places[at + PLACE])
             competitor = competitors.setdefault(cells[COMPETITOR], len(competitors))
             verdict = reply.held.get(row)
             price = made.prices[row] if verdict is None else verdict.bid.price

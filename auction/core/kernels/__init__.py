@@ -3,7 +3,7 @@
 import numpy as np
 
 from auction.core.kernels.clear import COLUMNS, RESULTS, SETTLEMENTS, clear
-from auction.core.kernels.fold import fold
+from auction.core.kernels.fold import KERNEL_PAYS, fold
 from auction.core.kernels.sieve import LISTINGS_HEAD, SHEET_HEAD, sift
 from auction.core.kernels.survey import room, survey
 
@@ -16,7 +16,7 @@ def warm_up() -> None:
     assert survey(nothing, 0, cells) == len(cells)
     assert sift(nothing, nothing, cells, np.zeros(SHEET_HEAD, np.int64), nothing, np.zeros(LISTINGS_HEAD, np.int64),
                 np.empty(0, np.int64)) == 0  # fmt: skip
-    fold("")
+    fold(" " * KERNEL_PAYS)
     out = np.empty(RESULTS + SETTLEMENTS, np.int64)
     clear(np.zeros(COLUMNS, np.int64), 1, 0, -1, 0, out)
     assert out[0] == 0

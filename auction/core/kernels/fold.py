@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-from auction.model.draws import FNV_OFFSET, framed
+from auction.model.draws import FNV_OFFSET, fnv1a64, framed
 
 _HALF = 0xFFFFFFFF
 _BYTES = types.Array(types.uint8, 1, "C", readonly=True)
@@ -26,8 +26,14 @@ def _folded(data: NDArray[np.uint8], high: int, low: int) -> tuple[int, int]:  #
     return high, low
 
 
-def fold(*parts: str, onto: int = FNV_OFFSET) -> int:
-    """Fold texts as model.draws.fold does."""
-    data = np.frombuffer(b"".join(map(framed, parts)), np.uint8)
-    high, low = _folded(data, onto >> 32, onto & _HALF)
+# Bytes from which on a call of the kernel, which has its price, costs less than a walk in Python.
+KERNEL_PAYS = 64
+
+
+def fold(part: str, onto: int = FNV_OFFSET) -> int:
+    """Fold a text as model.draws.fold does."""
+    data = framed(part)
+    if len(data) < KERNEL_PAYS:
+        return fnv1a64(data, onto)
+    high, low = _folded(np.frombuffer(data, np.uint8), onto >> 32, onto & _HALF)
     return int(high) << 32 | int(low)
