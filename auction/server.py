@@ -25,6 +25,7 @@ import logging
 import os
 import platform
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -40,6 +41,7 @@ from auction.edge.admission import Admission
 from auction.edge.eventlog import EventLog, LogInUse
 from auction.edge.metrics import CONTENT_TYPE, Metrics
 from auction.edge.outbox import Outbox
+from auction.edge.pages import PAGE, SHARE_S
 from auction.edge.rates import OUTCOMES, Feed, Source, taken_us
 from auction.edge.transports import BidderConnection
 from auction.edge.transports.grpcio import GrpcBidder, GrpcServer
@@ -62,13 +64,20 @@ class Unstartable(Exception):
     """Why an exchange cannot start, in one line for whoever started it."""
 
 
-def run(path: Path | None, environ: Mapping[str, str], announce: Callable[[Presence], None]) -> int:
+def run(
+    path: Path | None,
+    environ: Mapping[str, str],
+    announce: Callable[[Presence], None],
+    worker: Path | None = None,
+) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit code: 0, or 1 where records were lost on the way out.
 
     `announce` is told once, when the exchange is ready. SIGHUP reloads; a second SIGTERM or SIGINT ends the process
-    where it stands. Raises ConfigFaults and Unstartable before anything is served.
+    where it stands. A worker shares its ports with others, tells its supervisor what it counts in the file `worker` and
+    of itself beside it, and drains when standard input ends. Raises ConfigFaults and Unstartable before anything is
+    served.
     """
-    server = Server(path, environ)
+    server = Server(path, environ, worker)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_serve(server, announce))
 
@@ -87,6 +96,15 @@ async def _serve(server: Server, announce: Callable[[Presence], None]) -> int:
         loop.add_signal_handler(number, stop, number)
     # Before start as well: somebody who signals too early must not end the process with it.
     loop.add_signal_handler(signal.SIGHUP, server.ask_to_reload)
+    if server.worker is not None:
+
+        def orphaned() -> None:
+            if not os.read(sys.stdin.fileno(), 4096):
+                loop.remove_reader(sys.stdin)
+                if not stopping.is_set():
+                    stop(signal.SIGTERM)
+
+        loop.add_reader(sys.stdin, orphaned)
     try:
         await server.start()
         announce(server.presence)
@@ -99,8 +117,9 @@ async def _serve(server: Server, announce: Callable[[Presence], None]) -> int:
 class Server:
     """An exchange with all that it needs, on one event loop. Raises ConfigFaults."""
 
-    def __init__(self, path: Path | None, environ: Mapping[str, str]) -> None:
+    def __init__(self, path: Path | None, environ: Mapping[str, str], worker: Path | None = None) -> None:
         self.ready = False
+        self.worker = worker
         self._path = path
         self._environ = environ
         # Before it is loaded, so that a change in between is seen as one.
@@ -140,7 +159,7 @@ class Server:
         self._read_metrics()
         await self._listen(self._exchange)
         try:
-            self._sign = Sign()
+            self._sign = Sign(self.worker.parent if self.worker is not None else None)
         except OSError as refusal:
             _log.warning("`auction reload` will not find this process: %s", refusal)
         # What exists now stays until the end; a full collection through it would cost an auction tens of milliseconds.
@@ -153,6 +172,8 @@ class Server:
         self._quoted(market)
         self._refresh()
         self._own(self._watch())
+        if self.worker is not None:
+            self._own(self._share(self.worker))
 
     async def stop(self) -> bool:
         """Answer what is in flight, write what is queued, let go of everything; return whether no record was lost."""
@@ -357,6 +378,7 @@ class Server:
             request_bytes=limits.request_bytes,
             connections=server.connections(),
             descriptors=descriptors(),
+            reuse_port=self.worker is not None,
         )
         self._http = HttpServer(
             exchange,
@@ -367,10 +389,11 @@ class Server:
             pages={
                 "/healthz": lambda: Page(b"ok\n"),
                 "/readyz": lambda: Page(b"ready\n") if self.ready else Page(b"not ready\n", status=503),
-                "/metrics": lambda: Page(self._metrics.page(), content_type=CONTENT_TYPE),
+                "/metrics": lambda: Page(self._page(), content_type=CONTENT_TYPE),
             },
             request_bytes=limits.request_bytes,
             inflation_ratio=limits.inflation_ratio,
+            reuse_port=self.worker is not None,
         )
         for port, setting in ((self._grpc, "port"), (self._http, "http_port")):
             try:
@@ -402,6 +425,18 @@ class Server:
             read("auction_outbox_disk_errors_total", lambda: outbox.disk_errors)
             read("auction_log_bytes_total", lambda: eventlog.bytes_written)
             read("auction_log_last_sequence", lambda: eventlog.last)
+
+    def _page(self) -> bytes:
+        """Give the page of metrics: this process's, or what the supervisor has put together of all."""
+        return self._metrics.page() if self.worker is None else self.worker.with_name(PAGE).read_bytes()
+
+    async def _share(self, file: Path) -> None:
+        """Write down what this worker counts, again and again, so that nobody has to ask it."""
+        beside = file.with_suffix(".new")
+        while True:
+            beside.write_bytes(self._metrics.page())
+            beside.replace(file)
+            await asyncio.sleep(SHARE_S)
 
     def _read_age(self) -> list[tuple[tuple[str, ...], float]]:
         age_s = self._age_s(_snapshot(self._config, self._feed))

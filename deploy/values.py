@@ -25,7 +25,7 @@ MARK: Final = "@schema "
 # Of the server's settings, those that the chart sets: its ports and probes, the drain, and the volume hang together.
 OWN: Final = {
     "Server": (
-        *("host", "port", "http_port", "notice_ms", "drain_s"),
+        *("host", "port", "http_port", "workers", "notice_ms", "drain_s"),
         *("connection_age_s", "connection_grace_s", "keepalive_s", "keepalive_timeout_s", "connection_streams"),
     ),
     "Log": ("dir",),

@@ -78,9 +78,16 @@ class ExchangeProcess:
         """Call Exchange/Auction; give the response as OpenRTB JSON. Raises grpc.RpcError."""
         return read_response(self.ask(request, explain=explain, timeout=timeout).result())
 
-    def ask(self, request: dict[str, Any], *, explain: bool = False, timeout: float | None = PATIENCE_S) -> Any:
+    def ask(
+        self,
+        request: dict[str, Any],
+        *,
+        explain: bool = False,
+        timeout: float | None = PATIENCE_S,
+        channel: grpc.Channel | None = None,
+    ) -> Any:
         """Begin a call of Exchange/Auction; give grpcio's future of the message's bytes."""
-        call = self.channel.unary_unary(METHOD)
+        call = (channel or self.channel).unary_unary(METHOD)
         metadata = (("x-auction-explain", "1"),) if explain else ()
         return call.future(message_of(request), timeout=timeout, metadata=metadata, wait_for_ready=True)
 

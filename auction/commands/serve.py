@@ -3,6 +3,8 @@
 Without a configuration the exchange asks nobody, on loopback, and writes no log. Settings come from the file, then
 from the environment (AUCTION_SERVER__PORT=7400), then from the options here.
 
+With server.workers above 1 this process keeps so many others, and signals to it are for all of them.
+
 signals:
   SIGTERM, SIGINT   stop taking requests, answer those in flight, write the log, exit; a second one exits at once
   SIGHUP            read the configuration again, as happens by itself when the file changes
@@ -27,8 +29,8 @@ from pathlib import Path
 
 import msgspec
 
-from auction import console
-from auction.config import ConfigFaults, environment
+from auction import console, supervisor
+from auction.config import ConfigFaults, environment, load
 from auction.presence import Presence
 
 
@@ -37,6 +39,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="server.port: gRPC; 0 takes a free one")
     parser.add_argument("--http-port", type=int, help="server.http_port: JSON, health, metrics; 0 takes a free one")
     parser.add_argument("--log", metavar="DIR", help="log.dir: the directory of this process's log")
+    # How a supervisor begins its workers; it is of no use to anybody else.
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -49,7 +53,17 @@ def run(args: argparse.Namespace) -> int:
     environ = {**environment(), **{name: str(value) for name, value in options.items() if value is not None}}
     # gRPC's own lines are neither JSON nor for operators: what matters in them we say ourselves.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Here, so that `--help` and a wrong option answer without loading numba and grpcio.
+    try:
+        config = load(args.config, environ)
+        if config.server.workers > 1 and args.worker is None:
+            return supervisor.run(args.config, environ, config, announce)
+    except ConfigFaults as refusal:
+        print(refusal, file=sys.stderr)
+        return 2
+    except supervisor.Unsupervisable as refusal:
+        print(f"cannot start: {refusal}", file=sys.stderr)
+        return 1
+    # Here, so that `--help` and a wrong option answer without loading numba and grpcio, and a supervisor never does.
     try:
         from auction import server
     except (RuntimeError, OSError) as refusal:
@@ -58,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
 
     try:
-        return server.run(args.config, environ, announce)
+        return server.run(args.config, environ, announce, args.worker)
     except ConfigFaults as refusal:
         print(refusal, file=sys.stderr)
         return 2

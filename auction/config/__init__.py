@@ -221,8 +221,11 @@ def _contradictions(values: Values, addresses: bool) -> Iterator[Fault]:
         message = f"expected more than exchange.tmax_max_ms ({most}), was {grace} s"
         yield fault(("server", "connection_grace_s"), message)
     keep, segment = whole("log", "keep_bytes"), whole("log", "segment_bytes")
-    if keep and segment and keep < 2 * segment:
-        yield fault(("log", "keep_bytes"), f"expected at least two files of segment_bytes ({segment}), was {keep}")
+    workers = whole("server", "workers") or 1
+    if keep and segment and keep < 2 * segment * workers:
+        each = f" for each of {workers} workers" if workers > 1 else ""
+        message = f"expected at least two files of segment_bytes ({segment}){each}, was {keep}"
+        yield fault(("log", "keep_bytes"), message)
     fx = _at(values.tree, ("fx",))
     if isinstance(fx, dict):
         if fx.get("file") is not None and fx.get("url") is not None:

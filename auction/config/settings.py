@@ -73,6 +73,8 @@ CONNECTION_AGE_S_MAX = 24 * 3600
 CONNECTION_GRACE_S_MAX, KEEPALIVE_S_MAX = 3600, 3600
 # As many as auctions may be in flight.
 STREAMS_MAX = IN_FLIGHT_MAX
+# As many cores as one socket of a server has; beyond, machines are cheaper than what they would have in common.
+WORKERS_MAX = 64
 # A page of memory, and what a 32-bit offset reaches: tools outside count a file's bytes in one.
 SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX = 4096, 2**32 - 1
 # A week: by then somebody wants to ship the file.
@@ -463,11 +465,18 @@ class Server(_Section):
     http_port: int = Field(
         default=7480, ge=0, le=65_535, description="The JSON edge, health and metrics; 0 takes a free port."
     )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=WORKERS_MAX,
+        description="Processes behind the same ports, each with its own limits and a log in a directory below "
+        "`log.dir`. They share connections, not calls.",
+    )
     in_flight: int = Field(
         default=64,
         ge=1,
         le=IN_FLIGHT_MAX,
-        description="Auctions at a time; more are refused at once, with Retry-After.",
+        description="Auctions at a time, of each worker; more are refused at once, with Retry-After.",
     )
     notice_ms: int = Field(
         default=500,

@@ -61,13 +61,17 @@ REPLIES: Final = ("bid", "no_bid", "timed_out", "unreachable", "invalid")
 
 
 class Metric(msgspec.Struct, frozen=True):
-    """A row of the table; `buckets_ms` belong to histograms, whose values are exposed in seconds."""
+    """A row of the table; `buckets_ms` belong to histograms, whose values are exposed in seconds.
+
+    `over` is what becomes of it where several workers are one exchange.
+    """
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     labels: tuple[str, ...]
     help: str
     buckets_ms: tuple[float, ...] = ()
+    over: Literal["sum", "most", "least"] = "sum"
 
 
 # Units are in the names, last; counters end in _total.
@@ -130,22 +134,24 @@ TABLE: Final = (
         "Records that will never be in the log: full (more than the disk takes), disk (it refuses to write),"
         " oversized, closed (after draining began), given_up (draining took too long).",
     ),
-    Metric("auction_outbox_failing", "gauge", (), "1 while the disk refuses to write, else 0."),
+    Metric("auction_outbox_failing", "gauge", (), "1 while the disk refuses to write, else 0.", over="most"),
     Metric("auction_outbox_disk_errors_total", "counter", (), "Times the disk refused to write, to sync or to close."),
     Metric("auction_log_bytes_total", "counter", (), "Bytes written to segments of the log."),
-    Metric("auction_log_last_sequence", "gauge", (), "Sequence number of the last record in the log."),
+    Metric("auction_log_last_sequence", "gauge", (), "Sequence number of the last record in the log.", over="most"),
     Metric("auction_reloads_total", "counter", ("result",), "Configurations read again: applied, or refused whole."),
     Metric(
         "auction_reload_last_success",
         "gauge",
         (),
         "1 if the configuration last read is the one in force, 0 if it was refused.",
+        over="least",
     ),
     Metric(
         "auction_reload_last_applied_timestamp_seconds",
         "gauge",
         (),
         "When the configuration in force was read, in seconds since 1970.",
+        over="least",
     ),
     Metric(
         "auction_fx_age_seconds",
@@ -153,6 +159,7 @@ TABLE: Final = (
         (),
         "How long ago the exchange rates were taken, by their own time; also of a snapshot that no longer counts."
         " Absent without rates, or if they do not say when.",
+        over="most",
     ),
     Metric(
         "auction_fx_refreshes_total",
@@ -161,8 +168,27 @@ TABLE: Final = (
         "Times the source of exchange rates was asked: changed (another snapshot), unchanged, unreachable (no answer,"
         " or one without a snapshot), refused (one that cannot be used). After the last two the snapshot before stays.",
     ),
-    Metric("auction_rules_info", "gauge", ("digest",), "Always 1; the rules in force, by the start of their digest."),
-    Metric("auction_build_info", "gauge", ("version", "python"), "Always 1; the software and what runs it."),
+    Metric(
+        "auction_rules_info",
+        "gauge",
+        ("digest",),
+        "Always 1; the rules in force, by the start of their digest.",
+        over="most",
+    ),
+    Metric(
+        "auction_build_info",
+        "gauge",
+        ("version", "python"),
+        "Always 1; the software and what runs it.",
+        over="most",
+    ),
+    Metric("auction_workers", "gauge", (), "Worker processes that are ready; absent with one."),
+    Metric(
+        "auction_worker_restarts_total",
+        "counter",
+        (),
+        "Times that a worker process ended by itself and was begun again; absent with one.",
+    ),
 )
 
 _NAMES = frozenset(metric.name for metric in TABLE)

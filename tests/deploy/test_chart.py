@@ -147,7 +147,7 @@ def test_a_route_sends_the_exchanges_calls_to_the_service() -> None:
 
 
 def test_every_setting_of_the_server_can_be_given_but_those_the_chart_sets() -> None:
-    own = {"server.host", "server.port", "server.http_port", "server.notice_ms", "server.drain_s", "log.dir"}
+    own = {f"server.{name}" for name in ("host", "port", "http_port", "workers", "notice_ms", "drain_s")} | {"log.dir"}
     own |= {f"server.{name}" for name in CONNECTIONS.values()}
     with Chart.load(CHART) as chart:
         schema = chart.schema
@@ -216,8 +216,14 @@ def test_what_the_chart_sets_itself_is_not_taken() -> None:
     assert "'dir'" in refused({"config": {"log": {"dir": "/elsewhere"}}})
 
 
-def test_more_workers_than_the_server_has_are_refused_with_the_way_out() -> None:
-    assert "workers: expected 1, was 2" in refused({"workers": 2})
+def test_workers_reach_the_server_and_their_logs_fit_into_the_volume(tmp_path: Path) -> None:
+    assert 1 == configuration(DEFAULT, tmp_path).server.workers
+    config = configuration(render({"workers": 8}), tmp_path)
+    assert 8 == config.server.workers
+    keep = config.log.keep_bytes
+    assert keep is not None
+    assert 2 * 8 * config.log.segment_bytes <= keep <= 4096 * 2**20 - 8 * config.log.segment_bytes
+    assert "raise eventLog.sizeMi" in refused({"workers": 32})
 
 
 def test_bidders_floors_and_rules_reach_the_server_as_they_were_written(tmp_path: Path) -> None:

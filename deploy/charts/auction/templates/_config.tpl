@@ -22,13 +22,14 @@
 {{- $log := deepCopy (.config.log | default dict) -}}
 {{- if .root.Values.eventLog.enabled -}}
 {{- $room := mul (int64 .root.Values.eventLog.sizeMi) 1048576 -}}
-{{- $segment := int64 ($log.segment_bytes | default 67108864) -}}
+{{- /* Of each worker one file is open. */ -}}
+{{- $segment := mul (int64 ($log.segment_bytes | default 67108864)) (int64 .root.Values.workers) -}}
 {{- $keep := int64 ($log.keep_bytes | default (min (div (mul $room 3) 4) (sub $room $segment))) -}}
 {{- if gt (add $keep $segment) $room -}}
-{{- fail (printf "config.log.keep_bytes: expected at most eventLog.sizeMi (%d MiB) less one file of %d bytes, was %d: the pod would be evicted" (int64 .root.Values.eventLog.sizeMi) $segment $keep) -}}
+{{- fail (printf "config.log.keep_bytes: expected at most eventLog.sizeMi (%d MiB) less %d bytes of open files, was %d: the pod would be evicted" (int64 .root.Values.eventLog.sizeMi) $segment $keep) -}}
 {{- end -}}
 {{- if lt $keep (mul 2 $segment) -}}
-{{- fail (printf "config.log.keep_bytes: expected at least twice a file of %d bytes, was %d; raise eventLog.sizeMi or lower config.log.segment_bytes" $segment $keep) -}}
+{{- fail (printf "config.log.keep_bytes: expected at least twice the open files of %d bytes, was %d; raise eventLog.sizeMi or lower config.log.segment_bytes" $segment $keep) -}}
 {{- end -}}
 {{- $_ := set $log "dir" .root.Values.eventLog.path -}}
 {{- $_ := set $log "keep_bytes" $keep -}}
@@ -50,6 +51,7 @@
 {{- $_ := set $server "host" "0.0.0.0" -}}
 {{- $_ := set $server "port" 7400 -}}
 {{- $_ := set $server "http_port" 7480 -}}
+{{- $_ := set $server "workers" (int .root.Values.workers) -}}
 {{- $_ := set $server "notice_ms" (mul 1000 (int .root.Values.drain.noticeSeconds)) -}}
 {{- $_ := set $server "drain_s" (int (include "auction.drainSeconds" .root)) -}}
 {{- $age := $connections.ageSeconds -}}

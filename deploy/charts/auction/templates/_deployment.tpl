@@ -1,9 +1,6 @@
 {{/* A Deployment of servers. Takes root, track, name, image, config, and replicas or null where something scales it. */}}
 {{- define "auction.deployment" -}}
 {{- $values := .root.Values -}}
-{{- if gt (int $values.workers) 1 -}}
-{{- fail (printf "workers: expected 1, was %d: the server runs one process a pod and has no setting for more; raise replicas" (int $values.workers)) -}}
-{{- end -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
