@@ -714,7 +714,8 @@ async def test_a_call_without_or_with_two_messages_is_refused() -> None:
             asked = Asked(one, method=method)
             asked.ask.cancel()
             ended: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-            again = Ask(one, method.block(None), octets, lambda *told: ended.set_result(told), None)  # noqa: B023
+            again = Ask(one, lambda *told: ended.set_result(told))  # noqa: B023
+            again.block, again.octets = method.block(None), octets
             one._send(again, None)
             status, _, told, _ = await ended
             assert (Status.INTERNAL, words) == (status, told)

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from auction.edge.wire.fields import Fields, block
 from auction.edge.wire.frames import Code
 from auction.edge.wire.heads import ENCODINGS, ResponseHead
 from auction.edge.wire.messages import PREFIX_BYTES, Reader, Unreadable, packed, whole
 from auction.edge.wire.statuses import CONTENT_TYPE, Ending, Status, of_reset, timeout_text, written
 from auction.edge.wire.streams import Arrival, Stream
+from auction.edge.wire.wheel import Expiring
 
 if TYPE_CHECKING:
     from auction.edge.wire.channel import Channel
     from auction.edge.wire.link import Link
-    from auction.edge.wire.wheel import Expiring
 
 Done = Callable[[Status, bytes, str, bool], None]
 """How a call ended: status, message, a sentence for people, and whether it was this side that found it so."""
 
 # Distinct timeouts of a method whose header blocks are kept: every millisecond of four seconds.
 TIMEOUTS_KEPT: Final = 4_096
+
+# Below it a timeout is told in smaller parts than milliseconds.
+TIMEOUT_MS_KEPT: Final = 10
 
 
 class Method:
@@ -52,63 +57,49 @@ class Method:
         self.gzip = gzip
         self.path = path
         self._block = block([*pairs, *written(metadata)])
-        self._blocks: dict[bytes, bytes] = {}
+        self._blocks: dict[int, bytes] = {}
 
     def block(self, timeout_s: float | None) -> bytes:
         """Give the header block of a call that may take so long."""
         if timeout_s is None:
             return self._block
-        text = timeout_text(timeout_s)
-        known = self._blocks.get(text)
+        ms = int(timeout_s * 1000)
+        known = self._blocks.get(ms)
         if known is None:
-            if len(self._blocks) >= TIMEOUTS_KEPT:
-                self._blocks.clear()
-            known = self._blocks[text] = self._block + block([(b"grpc-timeout", text)])
+            known = self._block + block([(b"grpc-timeout", timeout_text(timeout_s))])
+            if ms >= TIMEOUT_MS_KEPT:
+                if len(self._blocks) >= TIMEOUTS_KEPT:
+                    self._blocks.clear()
+                self._blocks[ms] = known
         return known
 
 
-class Ask:
+class Ask(msgspec.Struct, eq=False):
     """One unary call. `done` is called once, unless it was cancelled first."""
 
-    __slots__ = (
-        "_channel",
-        "_done",
-        "_head",
-        "_message",
-        "_reader",
-        "block",
-        "bucket",
-        "deadline",
-        "link",
-        "octets",
-        "retried",
-        "stream",
-    )
-
-    def __init__(self, channel: Channel, block_: bytes, octets: bytes, done: Done, deadline: float | None) -> None:
-        self._channel = channel
-        self._done: Done | None = done
-        self._reader: Reader | None = None
-        self._head: ResponseHead | None = None
-        self._message: bytes | None = None
-        self.block = block_
-        self.octets = octets
-        self.deadline = deadline
-        self.bucket: set[Expiring] | None = None
-        self.link: Link | None = None
-        self.stream: Stream | None = None
-        self.retried = False
+    channel: Channel
+    done: Done | None
+    deadline: float | None = None
+    block: bytes = b""
+    octets: bytes = b""
+    bucket: set[Expiring] | None = None
+    link: Link | None = None
+    stream: Stream | None = None
+    retried: bool = False
+    _head: ResponseHead | None = None
+    _reader: Reader | None = None
+    _message: bytes | None = None
 
     def cancel(self) -> None:
         """Withdraw the call; `done` is not called afterwards."""
-        if self._done is None:
+        if self.done is None:
             return
-        self._done = None
+        self.done = None
         if self.bucket is not None:
             self.bucket.discard(self)
         link, stream = self.link, self.stream
         if link is None or stream is None:
-            self._channel.queue.pop(self, None)
+            self.channel.queue.pop(self, None)
             return
         self.link = self.stream = None
         link.calls -= 1
@@ -116,7 +107,7 @@ class Ask:
 
     def expire(self) -> None:
         """Hear that the deadline has passed."""
-        done = self._done
+        done = self.done
         self.cancel()
         if done is not None:
             done(Status.DEADLINE_EXCEEDED, b"", "the deadline has passed", True)
@@ -128,7 +119,7 @@ class Ask:
             head, ending = head_of(fields), ending_of(ended)
             if head.plain and not ending.status and ending.said:
                 body = whole(arrival.data)
-                if body is not None and len(body) <= self._channel.bounds.octets:
+                if body is not None and len(body) <= self.channel.bounds.octets:
                     self.end(Status.OK, body, "", False)
                     return
         if fields is not None:
@@ -146,7 +137,7 @@ class Ask:
         if head is None or head.fault is not None:
             return True  # a page of a proxy, say: what it says is of no use
         if self._reader is None:
-            self._reader = Reader(self._channel.bounds, head.encoding)
+            self._reader = Reader(self.channel.bounds, head.encoding)
         try:
             for message in self._reader.feed(data):
                 if self._message is not None:
@@ -158,7 +149,7 @@ class Ask:
         return True
 
     def _break_off(self, status: Status, message: str) -> None:
-        done = self._done
+        done = self.done
         self.cancel()
         if done is not None:
             done(status, b"", message, True)
@@ -184,7 +175,7 @@ class Ask:
 
     def _reset(self, code: int) -> None:
         unheard = code == Code.REFUSED_STREAM and self._head is None
-        if unheard and not self.retried and self._channel.again(self):
+        if unheard and not self.retried and self.channel.again(self):
             return
         name = Code(code).name if code in Code.__members__.values() else str(code)
         self.end(of_reset(code), b"", f"stream reset: {name}", False)
@@ -195,10 +186,10 @@ class Ask:
 
     def end(self, status: Status, body: bytes, message: str, ours: bool) -> None:
         """End the call, once."""
-        link, stream, done = self.link, self.stream, self._done
+        link, stream, done = self.link, self.stream, self.done
         if done is None:
             return
-        self._done = None
+        self.done = None
         if link is not None:
             link.calls -= 1
             self.link = None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+import msgspec
 
 from auction.edge.wire.frames import Code
 from auction.edge.wire.h2 import Connection
@@ -12,9 +14,7 @@ from auction.edge.wire.heads import RequestHead
 from auction.edge.wire.messages import Bounds, Reader, Unreadable, packed, whole
 from auction.edge.wire.statuses import HEAD, Status, trailers, trailers_only
 from auction.edge.wire.streams import Arrival, State, Stream
-
-if TYPE_CHECKING:
-    from auction.edge.wire.wheel import Expiring
+from auction.edge.wire.wheel import Expiring
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -30,7 +30,7 @@ class Owner(Protocol):
     def due(self) -> None: ...
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """One call, unary or a dialogue. Once it has ended, answering does nothing.
 
     A unary handler finds the message in `body` and answers with `answer` or `refuse`, once. A dialogue's handler sets
@@ -39,39 +39,20 @@ class Call:
     `deadline` is on the server's clock; None is for ever.
     """
 
-    __slots__ = (
-        "_bounds",
-        "_connection",
-        "_headed",
-        "_owner",
-        "_reader",
-        "_stream",
-        "body",
-        "bucket",
-        "deadline",
-        "head",
-        "on_cancel",
-        "on_drain",
-        "on_end",
-        "on_message",
-    )
-
-    def __init__(self, owner: Owner, connection: Connection, stream: Stream, head: RequestHead, bounds: Bounds) -> None:
-        self._owner = owner
-        self._connection = connection
-        self._stream: Stream | None = stream
-        self._bounds = bounds
-        self._reader: Reader | None = None
-        self._headed = False
-        self.head = head
-        self.body = b""
-        self.deadline: float | None = None
-        self.bucket: set[Expiring] | None = None
-        self.on_cancel: Callable[[], None] | None = None
-        self.on_drain: Callable[[], None] | None = None
-        self.on_message: Callable[[bytes], None] | None = None
-        self.on_end: Callable[[], None] | None = None
-        stream.context = self
+    _owner: Owner
+    _connection: Connection
+    _stream: Stream | None
+    head: RequestHead
+    _bounds: Bounds
+    body: bytes = b""
+    deadline: float | None = None
+    bucket: set[Expiring] | None = None
+    on_cancel: Callable[[], None] | None = None
+    on_drain: Callable[[], None] | None = None
+    on_message: Callable[[bytes], None] | None = None
+    on_end: Callable[[], None] | None = None
+    _reader: Reader | None = None
+    _headed: bool = False
 
     @property
     def method(self) -> str:

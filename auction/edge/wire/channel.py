@@ -70,7 +70,8 @@ class Channel:
         self.resets_per_s = resets_per_s
         self.queue: dict[Ask, None] = {}
         self.ready: list[Link] = []
-        self.now: Callable[[], float] = now or (lambda: asyncio.get_running_loop().time())
+        self._own_clock = now is None
+        self.now: Callable[[], float] = now or _loop_time
         self._wheel = Wheel(self.now)
         self._places: dict[Address, _Place] = {}
         self._turn = 0
@@ -93,6 +94,8 @@ class Channel:
     async def open(self, wait_s: float = CONNECT_S) -> None:
         """Connect; return once every address is connected or has plainly failed, or after `wait_s`."""
         self._closed = False
+        if self._own_clock:
+            self.now = asyncio.get_running_loop().time  # the same, sooner
         self._tick()
         try:
             async with asyncio.timeout(wait_s):
@@ -125,7 +128,7 @@ class Channel:
     ) -> Ask:
         """Ask once. The peer is told how long; where that is not to be enforced here, whoever asks cancels."""
         left = None if deadline is None else deadline - self.now()
-        ask = Ask(self, b"", b"", done, deadline)
+        ask = Ask(self, done, deadline)
         if left is not None and left <= 0:
             ask.end(Status.DEADLINE_EXCEEDED, b"", "no time left to ask", True)
             return ask
@@ -274,6 +277,10 @@ class Channel:
                 return [(self.host, self.port)]  # no name, and no thread to ask for it
         found = await asyncio.get_running_loop().getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         return list(dict.fromkeys((str(where[4][0]), self.port) for where in found))[:ADDRESSES_MAX]
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()
 
 
 class _Place:

@@ -73,17 +73,17 @@ def _integer(number: int, bits: int, pattern: int = 0) -> bytes:
 class Fields:
     """A header list as it was sent. `meaning` is for whoever reads it, once for all the times that it comes.
 
-    `fault` says what is wrong with it as a request, a response or trailers; "" is nothing.
+    `fault` says what is wrong with it as a request, a response or trailers; "" is nothing. `faults` is what was found.
     """
 
-    __slots__ = ("_faults", "length", "meaning", "pairs", "size")
+    __slots__ = ("faults", "length", "meaning", "pairs", "size")
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs = pairs
         self.size = sum(len(name) + len(value) + 32 for name, value in pairs)
         self.meaning: object = None
         self.length = -1  # content-length, where there is one
-        self._faults: dict[str, str] = {}
+        self.faults: dict[str, str] = {}
 
     def value(self, name: bytes) -> bytes | None:
         """Give the first value under a name."""
@@ -91,9 +91,9 @@ class Fields:
 
     def fault(self, kind: str) -> str:
         """Say what is wrong with the list as a "request", a "response" or "trailers"."""
-        found = self._faults.get(kind)
+        found = self.faults.get(kind)
         if found is None:
-            found = self._faults[kind] = self._look(kind)
+            found = self.faults[kind] = self._look(kind)
         return found
 
     def _look(self, kind: str) -> str:

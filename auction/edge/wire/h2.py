@@ -41,7 +41,9 @@ from auction.edge.wire.outbound import Outbound
 from auction.edge.wire.streams import TABLE, Arrival, Scope, State, Step, Stream
 
 _unpack: Final = frames.HEAD.unpack_from
-_OPEN, _LOCAL, _CLOSED = State.OPEN, State.HALF_CLOSED_LOCAL, State.CLOSED
+# Members of enumerations are looked up slowly; these are asked for in every frame.
+_IDLE, _OPEN, _LOCAL = State.IDLE, State.OPEN, State.HALF_CLOSED_LOCAL
+_HEADERS, _HEADERS_END, _DATA_END = Step.RECV_HEADERS, Step.RECV_HEADERS_END, Step.RECV_DATA_END
 _DRAIN: Final = b"drained?"
 
 
@@ -189,7 +191,7 @@ class Connection:
             if end:
                 arrival.ended = True
         if end:
-            self.outbound.step(stream, Step.RECV_DATA_END)
+            self.outbound.step(stream, _DATA_END)
         elif stream.recv_window < self.recv_initial >> 1 and not stream.muted:
             more = self.recv_initial - stream.recv_window
             stream.recv_window += more
@@ -246,7 +248,7 @@ class Connection:
         if stream is None:
             self._open(stream_id, end, fields)
             return
-        after = TABLE[stream.state][Step.RECV_HEADERS_END if end else Step.RECV_HEADERS]
+        after = TABLE[stream.state][_HEADERS_END if end else _HEADERS]
         if after.__class__ is tuple:
             raise StreamFault(stream_id, Code.STREAM_CLOSED, "HEADERS after the end")
         trailers = stream.headed
@@ -254,7 +256,11 @@ class Connection:
             raise StreamFault(stream_id, Code.PROTOCOL_ERROR, "trailers that do not end the stream")
         if fields.size > self.limits.header_list_bytes:
             raise StreamFault(stream_id, Code.ENHANCE_YOUR_CALM, "a header list over the limit")
-        if fault := fields.fault("trailers" if trailers else "response"):
+        kind = "trailers" if trailers else "response"
+        fault = fields.faults.get(kind)
+        if fault is None:
+            fault = fields.fault(kind)
+        if fault:
             raise StreamFault(stream_id, Code.PROTOCOL_ERROR, fault)
         if not trailers:
             if fields.pairs[0][1][:1] == b"1" and not end:
@@ -276,7 +282,7 @@ class Connection:
             if end:
                 arrival.ended = True
         if end:
-            self.outbound.step(stream, Step.RECV_HEADERS_END)
+            self.outbound.step(stream, _HEADERS_END)
 
     def _open(self, stream_id: int, end: int, fields: Fields) -> None:
         """Open a stream for the peer, or say why not."""
@@ -298,18 +304,18 @@ class Connection:
             raise StreamFault(stream_id, Code.REFUSED_STREAM, "too many streams")
         if fields.size > self.limits.header_list_bytes:
             raise StreamFault(stream_id, Code.ENHANCE_YOUR_CALM, "a header list over the limit")
-        if fault := fields.fault("request"):
+        fault = fields.faults.get("request")
+        if fault is None:
+            fault = fields.fault("request")
+        if fault:
             raise StreamFault(stream_id, Code.PROTOCOL_ERROR, fault)
         if end and fields.length > 0:
             raise StreamFault(stream_id, Code.PROTOCOL_ERROR, "content-length is not what came")
-        state = TABLE[State.IDLE][Step.RECV_HEADERS_END if end else Step.RECV_HEADERS]
+        state = TABLE[_IDLE][_HEADERS_END if end else _HEADERS]
         assert isinstance(state, State)
-        stream = self.streams[stream_id] = Stream(stream_id, state, self.outbound.peer_window, self.recv_initial)
-        stream.headed = True
-        stream.expected = fields.length
-        arrival = stream.arrival = Arrival(stream)
-        arrival.fields = fields
-        arrival.ended = bool(end)
+        stream = Stream(stream_id, state, self.outbound.peer_window, self.recv_initial, True, fields.length)
+        self.streams[stream_id] = stream
+        arrival = stream.arrival = Arrival(stream, fields, b"", None, bool(end))
         self.events.append(arrival)
 
     # What both rooms of this connection need.
@@ -378,7 +384,8 @@ class Connection:
 
     def request(self, block: bytes, data: bytes | None = None) -> Stream:
         """Open a stream; with `data` that is the whole request. `may_open` must hold."""
-        assert self.may_open
+        assert len(self.streams) < self.outbound.peer_streams
+        assert self.goaway_last is None
         stream_id = self.last_id + 2 if self.last_id else 1
         self.last_id = stream_id
         stream = self.streams[stream_id] = Stream(stream_id, _OPEN, self.outbound.peer_window, self.recv_initial)

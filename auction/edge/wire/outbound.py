@@ -11,6 +11,7 @@ from auction.edge.wire.limits import ENDED_REMEMBERED, QUEUED_BYTES_MAX
 from auction.edge.wire.streams import TABLE, State, Step, Stream
 
 _head: Final = frames.HEAD.pack
+_CLOSED, _HEADERS_END, _DATA_END = State.CLOSED, Step.SEND_HEADERS_END, Step.SEND_DATA_END
 
 # A frame of queued data this long counts as a message when idle frames are weighed against messages: it may have been
 # worth a WINDOW_UPDATE or two. What is shorter was let out octet by octet.
@@ -71,7 +72,7 @@ class Outbound:
             block, self.lead = NO_TABLE + block, False
         self._long_block(stream.id, block, END_STREAM)
         self.useful += 1
-        self.step(stream, Step.SEND_HEADERS_END)
+        self.step(stream, _HEADERS_END)
 
     def send_data(self, stream: Stream, data: bytes, end: bool = False, trailers: bytes | None = None) -> None:
         """Send octets now, or as the peer's windows open; more than the bound resets the stream."""
@@ -94,13 +95,13 @@ class Outbound:
             else:
                 self._long_block(stream.id, trailers, END_STREAM)
             self.useful += 1
-            self.step(stream, Step.SEND_HEADERS_END)
+            self.step(stream, _HEADERS_END)
         else:
             out.append(_head(size >> 16, size & 0xFFFF, DATA, END_STREAM if end else 0, stream.id))
             out.append(data)
             if end:
                 self.useful += 1
-                self.step(stream, Step.SEND_DATA_END)
+                self.step(stream, _DATA_END)
 
     def opened(self, stream: Stream | None) -> None:
         """Send what a larger window lets out: of one stream, or of all that wait for the connection's."""
@@ -150,7 +151,7 @@ class Outbound:
         after = TABLE[stream.state][step]
         assert isinstance(after, State), (stream.state, step)
         stream.state = after
-        if after is State.CLOSED:
+        if after is _CLOSED:
             del self.streams[stream.id]
 
     def _enqueue(self, stream: Stream, data: bytes, end: bool, trailers: bytes | None) -> None:
@@ -192,7 +193,7 @@ class Outbound:
         stream.queue = None
         if flag:
             self.useful += 1
-            self.step(stream, Step.SEND_DATA_END)
+            self.step(stream, _DATA_END)
         elif last:
             block, stream.queue_end = stream.queue_end, None
             assert block is not None

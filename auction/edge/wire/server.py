@@ -242,7 +242,7 @@ class Served(asyncio.Protocol):
         if head.handler is None:
             self._refuse(arrival, head)
             return
-        call = Call(self, self._connection, stream, head, self._server.bounds)
+        call = stream.context = Call(self, self._connection, stream, head, self._server.bounds)
         timeout_s = head.timeout_s
         if timeout_s is not None:
             call.deadline = now + timeout_s

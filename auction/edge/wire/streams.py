@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import msgspec
+
+from auction.edge.wire.fields import Fields
 from auction.edge.wire.frames import Code
-
-if TYPE_CHECKING:
-    from auction.edge.wire.fields import Fields
 
 
 class State(IntEnum):
@@ -123,50 +123,38 @@ TABLE: Final[tuple[tuple[State | Fault | None, ...], ...]] = (
 )
 
 
-class Arrival:
+class Arrival(msgspec.Struct, eq=False):
     """All that one read brought on one stream: its header fields, octets, trailers, end, or its reset.
 
     `reset` is the peer's code, or ours where the peer broke a rule. A stream is heard of once a read, so a whole unary
     call is one of these when it arrived at once. `data` is a bytearray when it came in several frames.
     """
 
-    __slots__ = ("data", "ended", "fields", "reset", "stream", "trailers")
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self.fields: Fields | None = None
-        self.data: bytes | bytearray = b""
-        self.trailers: Fields | None = None
-        self.ended = False
-        self.reset: int | None = None
+    stream: Stream
+    fields: Fields | None = None
+    data: bytes | bytearray = b""
+    trailers: Fields | None = None
+    ended: bool = False
+    reset: int | None = None
 
 
-class Stream:
+class Stream(msgspec.Struct, eq=False):
     """One stream of a connection. `context` belongs to whoever uses it."""
 
-    __slots__ = (
-        "arrival",
-        "context",
-        "expected",
-        "headed",
-        "id",
-        "muted",
-        "queue",
-        "queue_end",
-        "recv_window",
-        "send_window",
-        "state",
-    )
-
-    def __init__(self, stream_id: int, state: State, send_window: int, recv_window: int) -> None:
-        self.id = stream_id
-        self.state = state
-        self.send_window = send_window
-        self.recv_window = recv_window
-        self.arrival: Arrival | None = None  # of the read that is being taken in
-        self.context: Any = None
-        self.headed = False  # the peer's final header fields have come; what follows are data and trailers
-        self.expected = -1  # octets that its content-length still promises; -1 promises nothing
-        self.muted = False  # nobody listens any more: what comes is counted and dropped
-        self.queue: list[bytes] | None = None  # what waits for a window
-        self.queue_end: bytes | None = None  # what ends it: a header block of trailers, or nothing but the flag
+    id: int
+    state: State
+    send_window: int
+    recv_window: int
+    headed: bool = False
+    """The peer's final header fields have come; what follows are data and trailers."""
+    expected: int = -1
+    """Octets that its content-length still promises; -1 promises nothing."""
+    context: Any = None
+    arrival: Arrival | None = None
+    """Of the read that is being taken in."""
+    muted: bool = False
+    """Nobody listens any more: what comes is counted and dropped."""
+    queue: list[bytes] | None = None
+    """What waits for a window."""
+    queue_end: bytes | None = None
+    """What ends it: a header block of trailers, or nothing but the flag."""
