@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +30,7 @@ from deploy.rollout import (
     untried,
     with_canary,
 )
+from deploy.values import CHART
 
 ROOT = DEPLOY.parent
 VERSION = "0.1.0"
@@ -327,3 +330,36 @@ def test_helm_is_called_alike_by_helmfile_and_by_steps() -> None:
     assert (f"{defaults['timeout']}s", str(defaults["historyMax"])) == (TIMEOUT, HISTORY)
     assert defaults["atomic"] is True
     assert "--atomic" in SAFELY
+
+
+# What is said of all that
+
+
+SAID = {path: path.read_text() for path in [DEPLOY / "README.md", *sorted((DEPLOY / "runbooks").glob("*.md"))]}
+
+
+@pytest.mark.parametrize("path", SAID, ids=lambda path: path.name)
+def test_every_target_that_a_page_names_is_one(path: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z-]+)", SAID[path], re.MULTILINE))
+    assert named
+    assert set() == named - targets
+
+
+@pytest.mark.parametrize("path", SAID, ids=lambda path: path.name)
+def test_every_file_that_a_page_names_is_there(path: Path) -> None:
+    linked = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", SAID[path])
+    assert [] == [link for link in linked if not link.startswith("http") and not (path.parent / link).exists()]
+
+
+def test_every_alert_and_every_panel_that_is_to_be_watched_is_there() -> None:
+    rows = [line for line in SAID[DEPLOY / "README.md"].splitlines() if line.startswith("|")]
+    watched = "\n".join(row.split("|")[1] for row in rows)
+    (rules,) = every(objects("prd"), "PrometheusRule")
+    alerts = {rule["alert"] for group in rules["spec"]["groups"] for rule in group["rules"] if "alert" in rule}
+    named = set(re.findall(r"`(Auction[A-Za-z]+)", watched))
+    assert len(named) >= 10
+    assert set() == {name for name in named if not any(alert.startswith(name) for alert in alerts)}
+    dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
+    panels = {panel["title"] for panel in dashboard["panels"]}
+    assert set() == set(re.findall(r"\*([A-Z][^*]+)\*", watched)) - panels
