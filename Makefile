@@ -22,7 +22,7 @@ CORE   := $(addprefix tests/test_,conformance.py refusals.py replay.py replies.p
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check format bench load load-ui soak drill coverage fuzz mutants proto docs lock image test-deploy \
-	check-deploy render diff deploy smoke canary promote rollback drift clean
+	check-deploy test-cluster render diff deploy smoke canary promote rollback drift clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,6 +128,9 @@ test-deploy: $(DEPLOY) ## what can be shown of the image, the chart and identiti
 
 check-deploy: $(DEPLOY) ## every environment against Kubernetes' schemas, the pipeline against CircleCI's
 	@$(BIN)/python -m pytest $(addprefix tests/deploy/test_,chart_schema.py environments.py pipeline.py)
+
+test-cluster: $(DEPLOY) ## the chart on a real Kubernetes API, simulated pods; needs Go, and builds for minutes once
+	@$(BIN)/python -m tests.cluster $(if $(WRITE),--write)
 
 # ENV is an environment of deploy/helmfile.yaml; these two take all of them without one, and write files into OUT too.
 render: $(DEPLOY) ## what ENV sends to its cluster
