@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import subprocess
 import threading
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.client import HTTPResponse
+from contextlib import closing, contextmanager
+from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
@@ -20,7 +20,7 @@ import yaml
 
 Object = dict[str, Any]
 
-SERVER: Final = "https://127.0.0.1:6443"
+SERVER: Final = ("127.0.0.1", 6443)
 STORE: Final = "http://127.0.0.1:2379"
 TOKEN: Final = "loopback"
 # Contexts of the kubeconfig, each the same cluster: environments name theirs.
@@ -84,7 +84,7 @@ class Cluster:
         )  # fmt: skip
         self._run(
             "kube-apiserver", f"--etcd-servers={STORE}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
-            "--secure-port=6443", "--cert-dir=certificates", "--service-cluster-ip-range=10.0.0.0/16",
+            f"--secure-port={SERVER[1]}", "--cert-dir=certificates", "--service-cluster-ip-range=10.0.0.0/16",
             "--token-auth-file=tokens.csv", "--authorization-mode=AlwaysAllow", "--endpoint-reconciler-type=none",
             "--service-account-issuer=https://kubernetes", "--service-account-key-file=accounts.key",
             "--service-account-signing-key-file=accounts.key",
@@ -139,14 +139,17 @@ class Cluster:
 
     def ask(self, path: str) -> Any:
         """GET from the API; text, or what its JSON says. Raises OSError."""
-        with self._open(path) as reply:
+        connection, reply = self._open(path)
+        with closing(connection):
             text = reply.read()
+        if reply.status != 200:
+            raise OSError(f"{path}: {reply.status} {text.decode()}")
         return json.loads(text) if text[:1] == b"{" else text.decode()
 
-    def _open(self, path: str, timeout: float = 30) -> HTTPResponse:
-        request = urllib.request.Request(SERVER + path, headers={"Authorization": f"Bearer {TOKEN}"})
-        reply: HTTPResponse = urllib.request.urlopen(request, timeout=timeout, context=self._trust)
-        return reply
+    def _open(self, path: str, timeout: float = 30) -> tuple[HTTPSConnection, HTTPResponse]:
+        connection = HTTPSConnection(*SERVER, timeout=timeout, context=self._trust)
+        connection.request("GET", path, headers={"Authorization": f"Bearer {TOKEN}"})
+        return connection, connection.getresponse()
 
     def _ready(self, path: str) -> list[Object]:
         return [found for found in self.ask(path)["items"] if is_ready(found)]
@@ -185,17 +188,22 @@ class Cluster:
         path = f"/api/v1/namespaces/{namespace}/pods?labelSelector={selector}"
         listed = self.ask(path)
         seen = Ready(listed["items"])
-        stream = self._open(f"{path}&watch=1&resourceVersion={listed['metadata']['resourceVersion']}", timeout=900)
+        connection, stream = self._open(
+            f"{path}&watch=1&resourceVersion={listed['metadata']['resourceVersion']}", timeout=900
+        )
         reader = threading.Thread(target=seen.follow, args=(stream,), daemon=True)
         reader.start()
         try:
             yield seen
             # The API server tells watchers within milliseconds; this is a hundred times that.
             pause(0.5)
+            assert not seen.ended_early, "the watch ended before what it was to see"
         finally:
             seen.over = True
-            # Read to its end, which the namespace's last word on these pods would be: so the socket is shut instead.
-            stream.close()
+            # The reader holds the stream until something comes, and nothing may come any more.
+            connection.sock.shutdown(socket.SHUT_RDWR)
+            reader.join()
+            connection.close()
 
 
 class Ready:
@@ -205,6 +213,7 @@ class Ready:
         self._ready = {pod["metadata"]["uid"]: is_ready(pod) for pod in pods}
         self.first = self.least = sum(self._ready.values())
         self.over = False
+        self.ended_early = False
 
     def follow(self, stream: HTTPResponse) -> None:
         try:
@@ -215,8 +224,8 @@ class Ready:
                 if not self.over:
                     self.least = min(self.least, sum(self._ready.values()))
         except (OSError, ValueError, AttributeError):
-            # The stream was closed under us, which is how a watch ends.
-            assert self.over, "the watch ended before what it was to see"
+            pass  # the connection was shut under us, which is how a watch ends
+        self.ended_early = not self.over
 
 
 def is_ready(found: Object) -> bool:
@@ -254,7 +263,12 @@ def _kubeconfig() -> Object:
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": CONTEXTS[0],
-        "clusters": [{"name": "loopback", "cluster": {"server": SERVER, "insecure-skip-tls-verify": True}}],
+        "clusters": [
+            {
+                "name": "loopback",
+                "cluster": {"server": f"https://{SERVER[0]}:{SERVER[1]}", "insecure-skip-tls-verify": True},
+            }
+        ],
         "users": [{"name": "admin", "user": {"token": TOKEN}}],
         "contexts": [{"name": name, "context": {"cluster": "loopback", "user": "admin"}} for name in CONTEXTS],
     }

@@ -379,7 +379,8 @@ def rolled_back(cluster: Cluster) -> str:
     said = succeeded(steps.step("rollback", "prd"))
     steps.release.settle()
     assert {"0"} == steps.images(), said
-    return said.splitlines()[0].removeprefix("+ ")
+    *_, last = steps.release.history()
+    return f"revision {last['revision']}: {last['description']}"
 
 
 def refused(cluster: Cluster) -> str:
@@ -453,8 +454,8 @@ TRIALS: Final = (
     ),
     Trial(
         refused,
-        "A canary that would replace stable pods, has nothing to try, or is not what is promoted, is refused "
-        "and changes nothing",
+        "A canary that would replace stable pods or has nothing to try, and a promotion without one, are refused "
+        "and change nothing",
     ),
     Trial(drifted, "Drift is what somebody changed by hand, and not what an autoscaler did"),
 )
