@@ -27,6 +27,7 @@ import platform
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,7 @@ from auction.edge.rates import OUTCOMES, Feed, Source, taken_us
 from auction.edge.transports import BidderConnection
 from auction.edge.transports.grpcio import GrpcBidder, GrpcServer
 from auction.edge.transports.http import HttpBidder, HttpServer, Page
+from auction.edge.transports.wire import WireBidder, WireServer
 from auction.exchange import METHODS, Exchange, Market
 from auction.model.auction import Encoding
 from auction.model.clock import SystemClock
@@ -131,7 +133,7 @@ class Server:
         self._exchange: Exchange | None = None
         self._eventlog: EventLog | None = None
         self._outbox: Outbox | None = None
-        self._grpc: GrpcServer | None = None
+        self._grpc: GrpcServer | WireServer | None = None
         self._http: HttpServer | None = None
         self._sign: Sign | None = None
         self._ways: dict[str, _Way] = {}
@@ -369,7 +371,9 @@ class Server:
     async def _listen(self, exchange: Exchange) -> None:
         server, limits = self._config.server, self._config.limits
         by_encoding = {encoding: method for method, encoding in METHODS.items()}
-        self._grpc = GrpcServer(
+        on_wire = partial(WireServer, inflation_ratio=limits.inflation_ratio)
+        grpc: Callable[..., GrpcServer | WireServer] = on_wire if server.transport == "wire" else GrpcServer
+        self._grpc = grpc(
             exchange,
             [by_encoding[Encoding.PROTOBUF]],
             self._clock,
@@ -486,10 +490,12 @@ class _Way(msgspec.Struct, frozen=True):
 
 def _way(bidder: Bidder, config: Config, clock: SystemClock) -> _Way:
     limits = config.limits
-    key = (bidder.grpc, bidder.http, bidder.headers, limits.reply_bytes, limits.inflation_ratio)
+    key = (bidder.grpc, bidder.http, bidder.transport, bidder.headers, limits.reply_bytes, limits.inflation_ratio)
     headers = tuple(bidder.headers.items())
     if bidder.grpc is not None:
-        return _Way(key, GrpcBidder(bidder.grpc, clock, reply_bytes=limits.reply_bytes, headers=headers))
+        on_wire = partial(WireBidder, inflation_ratio=limits.inflation_ratio)
+        grpc: Callable[..., GrpcBidder | WireBidder] = on_wire if bidder.transport == "wire" else GrpcBidder
+        return _Way(key, grpc(bidder.grpc, clock, reply_bytes=limits.reply_bytes, headers=headers))
     assert bidder.http is not None
     return _Way(
         key,

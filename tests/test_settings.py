@@ -293,6 +293,7 @@ ELSEWHERE = {
     "bidders[].name": "a name, not a choice",
     "bidders[].grpc": "an address; a case has replies",
     "bidders[].http": "an address; a case has replies",
+    "bidders[].transport": "what carries calls; a case has replies",
     "bidders[].headers": "for the bidder; a case has replies",
     "limits.inflation_ratio": "of packed bodies; those of a case are not",
 }

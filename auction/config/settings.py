@@ -297,6 +297,9 @@ class Bidder(_Section):
         description="URL that takes OpenRTB JSON by POST. Its query is never shown.",
         examples=["http://127.0.0.1:7504/openrtb2/bid"],
     )
+    transport: Literal["grpcio", "wire"] = Field(
+        default="grpcio", description="What carries gRPC to it, as `server.transport`; `http` needs no choice."
+    )
     headers: Headers = Field(
         default={},
         repr=False,
@@ -471,6 +474,10 @@ class Server(_Section):
         le=WORKERS_MAX,
         description="Processes behind the same ports, each with its own limits and a log in a directory below "
         "`log.dir`. They share connections, not calls.",
+    )
+    transport: Literal["grpcio", "wire"] = Field(
+        default="grpcio",
+        description="What carries gRPC to us: the library, or the exchange's own `wire`, which costs less of a core.",
     )
     in_flight: int = Field(
         default=64,
