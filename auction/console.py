@@ -18,8 +18,6 @@ def set_up(stream: TextIO, level: int = logging.INFO) -> None:
     destination.setFormatter(Readable() if stream.isatty() else Structured())
     logging.basicConfig(level=level, handlers=[destination], force=True)
     logging.captureWarnings(True)
-    # A line per request would be the largest log of all, with addresses in it.
-    logging.getLogger("aiohttp.access").setLevel(logging.ERROR)
 
 
 class Structured(logging.Formatter):
