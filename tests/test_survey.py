@@ -46,12 +46,41 @@ def generated(r: Random) -> bytes:
         where = r.choice(("site", "app", "dooh"))
         request[where] = {"domain": r.choice(("News.Example.", "", "a.example")), "name": "n"}
     if not r.randrange(3):
-        request["device"] = {"ua": "x", "devicetype": r.choice((0, 2, 7)), "geo": {"country": r.choice(("gbr", ""))}}
+        geo = {"lat": 1.5, "country": r.choice(("gbr", "")), "city": "c", "zip": "z"}
+        request["device"] = {"ua": "x", "devicetype": r.choice((0, 2, 7)), "pxratio": 1.5, "geo": geo, "w": 1}
     if not r.randrange(3):
         request["tmax"] = r.choice((0, 1, 127, 128, 100_000))
     if not r.randrange(3):
         request["source"], request["test"], request["allimps"] = {"tid": "t"}, 1, 0
+    for imp in request["imp"]:
+        if not r.randrange(3):
+            # What no rule reads, of every wire type and on either side of what one does.
+            imp |= {
+                "displaymanager": "d",
+                "instl": 1,
+                "exp": 9,
+                "dt": 1.5,
+                "iframebuster": ["x"],
+                "qty": {"multiplier": 2},
+            }
+        for media in ("banner", "video", "audio", "native"):
+            if media in imp and not r.randrange(3):
+                imp[media] |= {"mimes": ["m/x"], "pos": 1, "api": [3], "id": "b", "ver": "1", "protocols": [200, 3]}
+    if not r.randrange(3):
+        extend(r, request)
     return json.dumps(request).encode()
+
+
+def extend(r: Random, value: Any) -> None:
+    """Give some objects an Ext, which is the last thing in any message."""
+    if isinstance(value, list):
+        for element in value:
+            extend(r, element)
+    if isinstance(value, dict):
+        for member in value.values():
+            extend(r, member)
+        if r.randrange(2):
+            value["ext"] = {"ours": 1}
 
 
 def surveyed(message: Any) -> tuple[Survey, list[int], BidRequest]:

@@ -41,6 +41,10 @@ VECTORS = "tests/test_conformance.py::test_product_decides_as_expected"
 TESTS: dict[str, tuple[str, ...]] = {
     "auction/core/kernels/clear.py": ("tests/test_kernel.py", VECTORS),
     "auction/core/kernels/sieve.py": ("tests/test_sieve.py", "tests/test_sieve_places.py", VECTORS),
+    "auction/core/kernels/survey.py": ("tests/test_survey.py", VECTORS),
+    "auction/core/kernels/wire.py": ("tests/test_survey.py", "tests/test_sieve.py", VECTORS),
+    "auction/core/kernels/fold.py": ("tests/test_kernel.py", VECTORS),
+    "auction/core/listings.py": ("tests/test_listings.py", VECTORS),
     "auction/model/money.py": ("tests/test_money.py", VECTORS),
     "auction/model/fx.py": ("tests/test_money.py", "tests/test_fx.py", VECTORS),
     "auction/model/draws.py": ("tests/test_money.py", VECTORS),
@@ -51,7 +55,7 @@ TESTS: dict[str, tuple[str, ...]] = {
 
 # What a trial needs and no mutant is in, imported once for all of them.
 PRELOADED = (
-    "aiohttp", "google.protobuf.json_format", "grpc", "hypothesis.strategies", "msgspec", "numba", "numpy.random",
+    "google.protobuf.json_format", "grpc", "hypothesis.strategies", "msgspec", "numba", "numpy.random",
     "pydantic", "uvloop", "yaml", "auction.v1.openrtb_pb2",
 )  # fmt: skip
 
