@@ -442,6 +442,15 @@ def test_a_way_is_made_once_for_each_currency_with_a_rate() -> None:
     assert weighed != market.way("EUR")
 
 
+def test_a_deal_with_a_rate_only_is_held_to_the_least_price_though_it_cannot_be_told() -> None:
+    on = deal(by=timed(rate=10))
+    one, market = imp(formats={VIDEO: None}, deals=(on,)), floors(min_price=500)
+    found = market.terms(one, on, AT_SECOND, VIDEO, 15, "USD", "a", 0)
+    assert found is not None
+    assert 500 == found.told
+    assert (0, -1, 0) not in told_of(market, request(one), "a", None, ())
+
+
 # ------------------------------------------------------------ the exchange's own
 
 
