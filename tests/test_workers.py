@@ -132,8 +132,14 @@ def test_a_second_signal_ends_all_where_they_stand(tmp_path: Path) -> None:
 
 def test_workers_do_not_outlive_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     with exchange(tmp_path, settings()) as served:
+        left = workers(served)
         served.kill(signal.SIGKILL)
-        until_nobody_listens(served)
+        try:
+            until_nobody_listens(served)
+        except AssertionError:
+            for worker in left:
+                os.kill(worker, signal.SIGKILL)
+            raise
 
 
 def until_nobody_listens(served: ExchangeProcess) -> None:
