@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import struct
 from collections.abc import AsyncIterator
@@ -754,3 +755,43 @@ async def test_a_call_ends_once_whatever_its_handler_does() -> None:
 
 def test_the_prefix_of_a_message_is_a_flag_and_a_length() -> None:
     assert struct.pack(">BI", 0, 3) + b"abc" == packed(b"abc")
+
+
+async def test_calls_leave_no_cycle_no_stream_and_no_timer() -> None:
+    def handler(call: Call) -> None:
+        if call.body == b"hang":
+            call.on_cancel = lambda: call.metadata  # a cycle that ending the call must break
+        else:
+            call.answer(call.body)
+
+    async with serving(handler) as server, channel(server.port) as one, two_places(cancels, answers) as (_, _, other):
+        method, elsewhere = one.method(PATH), other.method(PATH)
+
+        async def round_of(calls: int) -> None:
+            asked = [Asked(one, b"hello", 5, method=method) for _ in range(calls)]
+            hung = [Asked(one, b"hang", 0.02, method=method) for _ in range(calls // 5)]
+            broken = [Asked(other, b"x", 5, method=elsewhere) for _ in range(calls // 5)]
+            withdrawn = [Asked(one, b"hang", 5, method=method) for _ in range(calls // 5)]
+            for each in withdrawn:
+                each.ask.cancel()
+            for each in [*asked, *hung, *broken]:
+                await each.ended
+            for link_ in one.ready:
+                while link_._muted:
+                    link_.tick()
+            assert await eventually(lambda: not any(served._connection.streams for served in server.connections))
+
+        await round_of(20)
+        gc.collect()
+        gc.disable()
+        try:
+            before = len(gc.get_objects())
+            for _ in range(5):
+                await round_of(100)
+            grown = len(gc.get_objects()) - before
+            assert 0 == gc.collect()
+        finally:
+            gc.enable()
+        assert grown < 500
+        assert all(not link_.connection.streams for link_ in [*one.ready, *other.ready])
+        assert {} == server.wheel._buckets or not any(server.wheel._buckets.values())
