@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -47,6 +47,10 @@ class Fields(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._raw[name.encode("latin-1", "replace")].decode("latin-1")
+
+    def get(self, name: str, default: Any = None) -> Any:  # without an exception for what is not there
+        raw = self._raw.get(name.encode("latin-1", "replace"))
+        return default if raw is None else raw.decode("latin-1")
 
     def __iter__(self) -> Iterator[str]:
         return (name.decode("latin-1") for name in self._raw)
@@ -144,7 +148,8 @@ class Heads:
     KEPT_MAX: Final = 256
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[object, ...], bytes] = {}
+        # With whether there is a length to be written behind it.
+        self._kept: dict[tuple[object, ...], tuple[bytes, bool]] = {}
 
     def encode(self, response: Response, date: bytes, connection: bytes) -> bytes:
         """Give the head of an answer; `date` and `connection` are whole lines or empty."""
@@ -154,11 +159,13 @@ class Heads:
             if len(self._kept) >= self.KEPT_MAX:
                 self._kept.clear()
             lines = [f"HTTP/1.1 {response.status} {_phrase(response.status)}", *_lines(response.fields), ""]
-            kept = self._kept[key] = "\r\n".join(lines).encode()
-        # RFC 9110 section 8.6: a 204 has no length.
-        if response.status == 204 or any(name == "content-length" for name, _ in response.fields):
-            return b"%b%b%b\r\n" % (kept, date, connection)
-        return b"%b%b%bcontent-length: %d\r\n\r\n" % (kept, date, connection, len(response.body))
+            # RFC 9110 section 8.6: a 204 has no length.
+            measured = response.status != 204 and all(name != "content-length" for name, _ in response.fields)
+            kept = self._kept[key] = ("\r\n".join(lines).encode(), measured)
+        head, measured = kept
+        if measured:
+            return b"%b%b%bcontent-length: %d\r\n\r\n" % (head, date, connection, len(response.body))
+        return b"%b%b%b\r\n" % (head, date, connection)
 
 
 def _lines(fields: Iterable[tuple[str, str]]) -> Iterator[str]:
