@@ -376,6 +376,7 @@ def test_second_signal_ends_it_where_it_stands(tmp_path: Path) -> None:
 
 # Connections, as the frames of HTTP/2 show them.
 
+BOTH = pytest.mark.parametrize("transport", ["grpcio", "wire"])
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # and empty SETTINGS
 SETTINGS, PING, GOAWAY = 4, 6, 7
 
@@ -416,15 +417,18 @@ def wire(folder: Path, server: dict[str, Any]) -> Iterator[Wire]:
             connected.close()
 
 
-def test_a_connection_that_is_too_old_is_told_to_go(tmp_path: Path) -> None:
-    with wire(tmp_path, {"connection_age_s": 1, "keepalive_s": 3600}) as connected:
+@BOTH
+def test_a_connection_that_is_too_old_is_told_to_go(transport: str, tmp_path: Path) -> None:
+    with wire(tmp_path, {"transport": transport, "connection_age_s": 1, "keepalive_s": 3600}) as connected:
         last_id, error = struct.unpack(">II", connected.until(GOAWAY)[:8])
         assert (2**31 - 1, 0) == (last_id, error)  # calls that are on their way still count
 
 
-def test_a_call_on_a_connection_that_was_told_to_go_is_answered(tmp_path: Path) -> None:
+@BOTH
+def test_a_call_on_a_connection_that_was_told_to_go_is_answered(transport: str, tmp_path: Path) -> None:
     with bidder(bids(2.0)) as dsp_a:
-        given = settings({"name": "dsp-a", "http": dsp_a.url}, exchange=PATIENT, server={"connection_age_s": 1})
+        server = {"transport": transport, "connection_age_s": 1}
+        given = settings({"name": "dsp-a", "http": dsp_a.url}, exchange=PATIENT, server=server)
         with exchange(tmp_path, given) as served:
             dsp_a.hold()
             call = served.ask(a_request())
@@ -438,21 +442,25 @@ def test_a_call_on_a_connection_that_was_told_to_go_is_answered(tmp_path: Path) 
             assert "seatbid" in json_of(call)
 
 
-def test_a_silent_connection_is_asked_and_dropped(tmp_path: Path) -> None:
-    with wire(tmp_path, {"keepalive_s": 1, "keepalive_timeout_s": 1, "connection_age_s": None}) as connected:
+@BOTH
+def test_a_silent_connection_is_asked_and_dropped(transport: str, tmp_path: Path) -> None:
+    server = {"transport": transport, "keepalive_s": 1, "keepalive_timeout_s": 1, "connection_age_s": None}
+    with wire(tmp_path, server) as connected:
         connected.until(PING)
         connected.rest()  # until the server closes it, or a timeout
 
 
-def test_calls_that_one_connection_may_have_open_are_told(tmp_path: Path) -> None:
-    with wire(tmp_path, {"connection_streams": 7}) as connected:
+@BOTH
+def test_calls_that_one_connection_may_have_open_are_told(transport: str, tmp_path: Path) -> None:
+    with wire(tmp_path, {"transport": transport, "connection_streams": 7}) as connected:
         told = connected.until(SETTINGS)
         assert (3, 7) in [struct.unpack_from(">HI", told, at) for at in range(0, len(told), 6)]
 
 
-def test_a_connection_is_cut_off_after_its_grace(tmp_path: Path) -> None:
+@BOTH
+def test_a_connection_is_cut_off_after_its_grace(transport: str, tmp_path: Path) -> None:
     with bidder(bids(2.0)) as dsp_a:
-        server = {"connection_age_s": 1, "connection_grace_s": 1}
+        server = {"transport": transport, "connection_age_s": 1, "connection_grace_s": 1}
         given = settings({"name": "dsp-a", "http": dsp_a.url}, server=server)
         with exchange(tmp_path, given) as served:
             health = health_pb2_grpc.HealthStub(served.channel)
