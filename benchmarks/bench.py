@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import core, dsp, exchange, results, wire
+from benchmarks import core, dsp, exchange, http1, results, wire
 
 
 def main() -> int:
     """Measure the parts named on the command line, or all."""
-    parts = {"core": core.rows, "exchange": exchange.rows, "dsp": dsp.rows, "wire": wire.rows}
+    parts = {"core": core.rows, "exchange": exchange.rows, "dsp": dsp.rows, "wire": wire.rows, "http1": http1.rows}
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description="Measure, print, write down.")
     parser.add_argument("part", nargs="*", choices=[*parts, []], help="what to measure; all without a name")
     arguments = parser.parse_args()
