@@ -597,6 +597,111 @@ def test_table_size_updates_without_end_are_refused() -> None:
         blocks.read(b"\x20" * 3 + REQUEST)
 
 
+def test_settings_come_before_their_acknowledgement() -> None:
+    server = Connection(False)
+    assert Code.PROTOCOL_ERROR is over(server.receive(frames.PREFACE + frame(frames.SETTINGS, flags=ACK))).code
+    assert [] == server.tick()
+
+
+ANSWER_FAULTS = {
+    "data_before_headers": (frame(frames.DATA, b"x", 0, 1), Code.PROTOCOL_ERROR),
+    "a_list_over_the_limit": (
+        headers(1, block([(b":status", b"200"), *[(b"x", b"y" * 100)] * 150])),
+        Code.ENHANCE_YOUR_CALM,
+    ),
+    "no_status": (headers(1, block([(b"x", b"y")])), Code.PROTOCOL_ERROR),
+    "a_status_of_words": (headers(1, block([(b":status", b"two")])), Code.PROTOCOL_ERROR),
+    "a_path": (headers(1, block([(b":status", b"200"), (b":path", b"/")])), Code.PROTOCOL_ERROR),
+    "an_end_before_its_length": (
+        headers(1, block([(b":status", b"200"), (b"content-length", b"3")]), END_HEADERS | END_STREAM),
+        Code.PROTOCOL_ERROR,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ANSWER_FAULTS)
+def test_a_broken_rule_of_an_answer_ends_its_stream_alone(name: str) -> None:
+    octets, code = ANSWER_FAULTS[name]
+    client, _ = pair()
+    stream = client.request(REQUEST, b"")
+    other = client.request(REQUEST, b"")
+    client.take()
+    (arrival,) = client.receive(octets)
+    assert isinstance(arrival, Arrival)
+    assert code == arrival.reset
+    assert frames.rst_stream(stream.id, code) in client.take()
+    assert [other.id] == list(client.streams)
+
+
+def test_a_length_that_holds_is_no_fault() -> None:
+    server = greeted()
+    octets = field((b"content-length", b"3")) + frame(frames.DATA, b"x", 0, 1)
+    (asked,) = server.receive(octets + frame(frames.DATA, b"yz", END_STREAM, 1))
+    assert isinstance(asked, Arrival)
+    assert (b"xyz", True, None) == (asked.data, asked.ended, asked.reset)
+
+
+def test_a_muted_stream_may_end_with_its_headers_or_be_reset() -> None:
+    client, _ = pair()
+    for end in (
+        headers(1, ANSWER, END_HEADERS | END_STREAM),
+        headers(3, ANSWER) + headers(3, TRAILERS, END_HEADERS | END_STREAM),
+        frames.rst_stream(5, Code.CANCEL),
+    ):
+        client.mute(client.request(REQUEST, b""))
+        client.take()
+        assert [] == client.receive(end)
+        assert {} == client.streams
+
+
+def test_what_waits_ends_in_order_or_goes_with_its_stream() -> None:
+    client, server = pair()
+    for body in (b"q", b"r"):
+        client.request(REQUEST, body)
+    first, second = [event.stream for event in server.receive(client.take()) if isinstance(event, Arrival)]
+    server.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 1}))
+    server.take()
+    for stream in (first, second):
+        server.send(stream, ANSWER)
+        server.send_data(stream, b"abc")
+        server.send_data(stream, b"def")
+        server.send_data(stream, b"")
+    server.end(first, TRAILERS)
+    server.reset(second)
+    server.reset(second)
+    assert 5 == server.outbound.queued
+    server.receive(frames.window_update(1, 100))
+    assert 0 == server.outbound.queued
+    answered = heard(client.receive(server.take()))
+    assert (b"abcdef", True) == (answered[1].data, answered[1].ended)
+    assert answered[3].reset == Code.CANCEL
+
+
+def test_a_stream_that_waits_for_the_connection_may_lose_its_own_window() -> None:
+    client, server = pair()
+    client.request(REQUEST, b"q")
+    (asked,) = server.receive(client.take())
+    assert isinstance(asked, Arrival)
+    server.outbound.send_window = 10
+    server.send(asked.stream, ANSWER, b"x" * 30, TRAILERS)
+    assert 20 == server.outbound.queued
+    server.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 0}))
+    server.receive(frames.window_update(0, 100))
+    assert 20 == server.outbound.queued
+    server.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 100}))
+    assert 0 == server.outbound.queued
+
+
+def test_trailers_longer_than_a_frame_are_cut_too() -> None:
+    client, server = pair(client=Limits(header_list_bytes=30_000))
+    client.request(REQUEST, b"q")
+    (asked,) = server.receive(client.take())
+    assert isinstance(asked, Arrival)
+    server.send(asked.stream, ANSWER, b"x", block([(b"grpc-status", b"0"), (b"x", b"y" * 20_000)]))
+    answered = heard(client.receive(server.take()))
+    assert 20_000 == len(answered[1].trailers[1][1])
+
+
 # Against another implementation.
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from auction.edge.wire import frames
-from auction.edge.wire.frames import ACK, Code, ConnectionFault, Setting, StreamFault
+from auction.edge.wire.frames import ACK, PADDED, PRIORITISED, Code, ConnectionFault, Setting, StreamFault
 from auction.edge.wire.streams import Arrival, Step
 
 if TYPE_CHECKING:
@@ -55,6 +55,23 @@ def depend(stream_id: int, on: bytes) -> None:
     """
     if int.from_bytes(on, "big") & frames.STREAM_MAX == stream_id:
         raise ConnectionFault(Code.PROTOCOL_ERROR, "a stream that depends on itself")
+
+
+def unpadded(flags: int, stream_id: int, octets: bytes) -> bytes:
+    """Take the padding and the priority off a payload (sections 6.1 and 6.2)."""
+    start, stop = 0, len(octets)
+    if flags & PADDED:
+        if not octets:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "padding without a length")
+        start, stop = 1, stop - octets[0]
+    if flags & PRIORITISED:
+        if stop - start < 5:
+            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a priority cut short")
+        depend(stream_id, octets[start : start + 4])
+        start += 5
+    if stop < start:
+        raise ConnectionFault(Code.PROTOCOL_ERROR, "more padding than payload")
+    return octets[start:stop]
 
 
 def _priority(connection: Connection, flags: int, stream_id: int, payload: bytes) -> None:

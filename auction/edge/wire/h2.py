@@ -146,7 +146,7 @@ class Connection:
                 elif kind == HEADERS:
                     octets = data[start:stop]
                     if flags & (PADDED | PRIORITISED):
-                        octets = _unpadded(flags, stream_id, octets)
+                        octets = control.unpadded(flags, stream_id, octets)
                     if flags & END_HEADERS:
                         self._fields(stream_id, flags & END_STREAM, octets)
                     else:
@@ -159,8 +159,6 @@ class Connection:
                     control.take(self, kind, flags, stream_id, data[start:stop])
             except StreamFault as fault:
                 self._refuse(fault.stream_id, fault.code)
-            if self.over:
-                return
         self._rest = data[at:] if at else data
 
     def _data(self, stream: Stream, end: int, payload: bytes, length: int) -> None:
@@ -213,7 +211,7 @@ class Connection:
         if stream_id == 0:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "DATA on stream 0")
         if flags & PADDED:
-            payload = _unpadded(PADDED, stream_id, payload)
+            payload = control.unpadded(PADDED, stream_id, payload)
         if not payload and not flags & END_STREAM:
             self.idle_frame()
         if stream is not None and stream.headed:
@@ -446,20 +444,3 @@ class Connection:
             self.fail(Code.ENHANCE_YOUR_CALM, "a window that never opens")
         events, self.events = self.events, []
         return events
-
-
-def _unpadded(flags: int, stream_id: int, octets: bytes) -> bytes:
-    """Take the padding and the priority off a payload (sections 6.1 and 6.2)."""
-    start, stop = 0, len(octets)
-    if flags & PADDED:
-        if not octets:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "padding without a length")
-        start, stop = 1, stop - octets[0]
-    if flags & PRIORITISED:
-        if stop - start < 5:
-            raise ConnectionFault(Code.FRAME_SIZE_ERROR, "a priority cut short")
-        control.depend(stream_id, octets[start : start + 4])
-        start += 5
-    if stop < start:
-        raise ConnectionFault(Code.PROTOCOL_ERROR, "more padding than payload")
-    return octets[start:stop]
