@@ -154,8 +154,10 @@ def predecessor() -> tuple[str, str]:
     for tag in git("tag", "--list", "v*", "--sort=-version:refname", "--merged", "HEAD").splitlines():
         if git("ls-tree", tag, "--", path):
             return tag, f"release {tag}"
+    assert git("rev-parse", "--is-shallow-repository") == "false", (
+        "a shallow clone has no earlier chart to upgrade from"
+    )
     first = git("log", "--diff-filter=A", "--format=%H", "--", path).splitlines()
-    assert first, "no earlier chart is in this history: a shallow clone?"
     return first[-1], f"the chart as first committed, {first[-1][:7]}, for none was released yet"
 
 
@@ -425,7 +427,7 @@ def _until(holds: Callable[[], bool]) -> None:
 TRIALS: Final = (
     Trial(
         installed,
-        "Every `ci/*-values.yaml` is installed, comes up, passes `helm test`, and the same upgrade again "
+        "Every `ci/*-values.yaml` is installed, comes up, has its `helm test` taken, and the same upgrade again "
         "changes nothing",
     ),
     Trial(
