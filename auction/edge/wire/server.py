@@ -232,6 +232,8 @@ class Served(asyncio.Protocol):
             call = stream.context
             if isinstance(call, Call):
                 call.more(arrival)
+            elif isinstance(call, RequestHead) and arrival.ended:
+                self._refuse(arrival, call)
             return
         if arrival.reset is not None:
             return  # taken back before anybody heard of it
@@ -240,7 +242,10 @@ class Served(asyncio.Protocol):
             head = fields.meaning = RequestHead(fields, self._server.methods, self._server.dialogues)
         assert isinstance(head, RequestHead)
         if head.handler is None:
-            self._refuse(arrival, head)
+            if head.http and not arrival.ended:
+                stream.context = head  # HTTP is answered when all was said, and so may still be found at fault
+            else:
+                self._refuse(arrival, head)
             return
         call = stream.context = Call(self, self._connection, stream, head, self._server.bounds)
         timeout_s = head.timeout_s
