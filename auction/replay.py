@@ -13,7 +13,7 @@ import msgspec
 from auction.config import laid_over, rules_of_case, settings_of
 from auction.core import record
 from auction.core.auction import CompiledRules, close_auction, compile_rules, open_auction
-from auction.core.openrtb import json, protobuf
+from auction.core.openrtb import json, requests
 from auction.core.record import RecordedAuction, RecordedRules
 from auction.edge.eventlog import Frame
 from auction.model.auction import AuctionResult, Encoding, Outcome
@@ -228,7 +228,7 @@ def _otherwise(recorded: RecordedAuction, rules: CompiledRules, change: Change, 
         body = arrival.body
         if arrival.encoding is Encoding.JSON:
             body = json.request_bytes(body, lenient=exchange.json == "lenient", depth=limits.depth).message
-        body = protobuf.scale_floors(body, change.floor_scale)
+        body = requests.scale_floors(body, change.floor_scale)
         arrival = msgspec.structs.replace(arrival, encoding=Encoding.PROTOBUF, body=body)
     auction = open_auction(arrival, rules)
     logged = {reply.bidder: reply for reply in recorded.replies}

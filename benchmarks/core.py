@@ -16,8 +16,9 @@ from auction.core import floor_rules
 from auction.core.auction import CompiledRules, close_auction, compile_rules, open_auction
 from auction.core.kernels.clear import AT, COLUMNS, COMPETITOR, FLOOR, IMP, RANKED, RESULTS, SETTLEMENTS, clear
 from auction.core.offers import Heard, Offers, offers
-from auction.core.openrtb import json, protobuf
-from auction.core.openrtb.protobuf import Sale
+from auction.core.openrtb import json, requests, responses, views
+from auction.core.openrtb.replies import decode_reply
+from auction.core.openrtb.responses import Sale
 from auction.core.validation import Checks
 from auction.model.auction import Arrival, Auction, Encoding
 from auction.model.money import CpmMicros
@@ -58,7 +59,7 @@ def kernel_rows() -> Iterator[tuple[str, str, list[float]]]:
     rules = compile_rules(market(16, Encoding.PROTOBUF))
     auction, replies = asked(rules, 16, Encoding.PROTOBUF)
     heard = [
-        Heard(row, rules.offerers[row], invitation.imps, reply.body, protobuf.decode_reply(reply.body).wire, "USD")
+        Heard(row, rules.offerers[row], invitation.imps, reply.body, decode_reply(reply.body).wire, "USD")
         for row, (invitation, reply) in enumerate(zip(auction.invitations, replies, strict=True))
     ]
     exchange, order, limits = rules.rules.exchange, rules.market.order, rules.rules.limits
@@ -137,24 +138,24 @@ def codec_rows(
 ) -> Iterator[tuple[str, str, list[float]]]:
     """The part of it that is reading and writing messages."""
     body, limits, rows = auction.arrival.body, auction.rules.rules.limits, range(len(auction.request.imps))
-    bids = [seatbid.bid[0] for seatbid in protobuf.decode_reply(replies[0].body).wire.seatbid]
+    bids = [seatbid.bid[0] for seatbid in decode_reply(replies[0].body).wire.seatbid]
     sent = [(bid.SerializeToString(), struct.pack("<d", bid.price)) for bid in bids]
     price = CpmMicros(1_000_000)
     sales = [Sale("dsp-00", "s0", bid, bid.index(double), price, False) for bid, double in sent]
 
     def decode() -> None:
-        message = protobuf.parse_request(body)
-        survey, cells = protobuf.survey_request(message, limits)
-        protobuf.decode_request(message, survey.body, cells, limits)
+        message = requests.parse_request(body)
+        survey, cells = requests.survey_request(message, limits)
+        requests.decode_request(message, survey.body, cells, limits)
         for reply in replies:
-            protobuf.decode_reply(reply.body)
+            decode_reply(reply.body)
 
-    message = protobuf.parse_request(body)
-    survey, cells = protobuf.survey_request(message, limits)
+    message = requests.parse_request(body)
+    survey, cells = requests.survey_request(message, limits)
 
     def encode() -> None:
-        protobuf.view(message, survey.body, cells, rows, 90, {})
-        protobuf.response("r", "A", "USD", sales, None)
+        views.view(message, survey.body, cells, rows, 90, {})
+        responses.response("r", "A", "USD", sales, None)
 
     yield f"{name}.decode_us", "us", timed(decode, 1_000)
     yield f"{name}.encode_us", "us", timed(encode, 1_000)

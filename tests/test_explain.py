@@ -146,10 +146,10 @@ def test_an_auction_is_found_by_its_id_and_by_its_requests(tmp_path: Path, capsy
     writer.append([(AUCTION, payload, rules)])
     writer.close()
     from auction.core import record
-    from auction.core.openrtb import protobuf
+    from auction.core.openrtb import requests
 
     arrival = record.decode_auction(payload).arrival
-    request = protobuf.parse_request(arrival.body).id
+    request = requests.parse_request(arrival.body).id
     told = []
     for name in (arrival.id, request):
         assert 0 == main(["explain", "--log", str(tmp_path), name, "--json"])

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from auction.core.openrtb import json as codec
-from auction.core.openrtb import protobuf
+from auction.core.openrtb import requests, views
 from auction.model.errors import InvalidRequest
 from auction.model.money import CpmMicros, cpm, floor_micros
 from auction.model.request import Audience, BidRequest, Survey, Told, Whose
@@ -35,7 +35,7 @@ LIMITS = Limits()
 
 
 def message_of(body: bytes) -> Any:
-    return protobuf.parse_request(codec.request_bytes(body, lenient=True, depth=32).message)
+    return requests.parse_request(codec.request_bytes(body, lenient=True, depth=32).message)
 
 
 def generated(r: Random) -> bytes:
@@ -84,8 +84,8 @@ def extend(r: Random, value: Any) -> None:
 
 
 def surveyed(message: Any) -> tuple[Survey, list[int], BidRequest]:
-    survey, cells = protobuf.survey_request(message, LIMITS)
-    return survey, cells, protobuf.decode_request(message, survey.body, cells, LIMITS)[0]
+    survey, cells = requests.survey_request(message, LIMITS)
+    return survey, cells, requests.decode_request(message, survey.body, cells, LIMITS)[0]
 
 
 def holds(request: BidRequest, message: Any) -> None:
@@ -184,7 +184,7 @@ def test_what_is_read_of_a_request_is_what_its_message_says(r: Random) -> None:
     domain = "" if channel is None else getattr(message, channel).domain.lower().removesuffix(".")
     kind = message.device.devicetype
     expected = Audience(domain, message.device.geo.country.upper(), str(kind) if kind else "")
-    assert expected == protobuf.audience(survey.body, cells)
+    assert expected == requests.audience(survey.body, cells)
 
 
 @pytest.mark.parametrize("name", CORPUS)
@@ -213,6 +213,6 @@ def test_a_view_that_is_cut_and_pasted_is_what_the_message_writes(r: Random) -> 
     every = range(len(request.imps))
     imps = tuple(row for row in every if r.randrange(4)) or tuple(every)
     told, tmax_ms = told_at_random(r, request), r.choice((0, 1, 127, 128, 16_384, 2**31 - 1))
-    cut = protobuf.view(message, survey.body, cells, imps, tmax_ms, told)
-    assert cut == protobuf._view_of_message(message, imps, tmax_ms, told)
+    cut = views.view(message, survey.body, cells, imps, tmax_ms, told)
+    assert cut == views._view_of_message(message, imps, tmax_ms, told)
     assert cut == openrtb_pb2.BidRequest.FromString(cut).SerializeToString()

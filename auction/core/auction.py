@@ -17,8 +17,9 @@ from auction.core import adjustments, categories, clearing, eligibility, floor_r
 from auction.core.floors import Floors
 from auction.core.listings import Listings
 from auction.core.offers import Heard, Offers, offers
-from auction.core.openrtb import json, protobuf
-from auction.core.openrtb.protobuf import Sale
+from auction.core.openrtb import json, requests, responses, views
+from auction.core.openrtb.replies import decode_reply, is_empty
+from auction.core.openrtb.responses import Sale
 from auction.core.validation import Checks, Offerer
 from auction.model.auction import Arrival, Auction, AuctionResult, Encoding, Invitation, NonBid, Outcome, Terms, Warning
 from auction.model.currencies import ISO_4217
@@ -134,13 +135,13 @@ def open_auction(arrival: Arrival, rules: CompiledRules) -> Auction[CompiledRule
         encoded = json.request_bytes(body, lenient=exchange.json == "lenient", depth=limits.depth)
         body = encoded.message
         warnings = [Warning(repair.path, repair.text) for repair in encoded.repairs]
-    message = protobuf.parse_request(body)
-    survey, cells = protobuf.survey_request(message, limits)
-    request, tolerated = protobuf.decode_request(message, survey.body, cells, limits)
+    message = requests.parse_request(body)
+    survey, cells = requests.survey_request(message, limits)
+    request, tolerated = requests.decode_request(message, survey.body, cells, limits)
     if request.cur and all(rules.rates.ratio(exchange.currency, code) is None for code in request.cur):
         listed = ", ".join(code[:16] for code in request.cur[:8])
         raise InvalidRequest("cur", f"expected a currency with a rate, was {listed}")
-    audience = protobuf.audience(survey.body, cells) if rules.floors.table.models else _ANYWHERE
+    audience = requests.audience(survey.body, cells) if rules.floors.table.models else _ANYWHERE
     raised = rules.floors.raised(arrival.id, request, audience, rules.group_names)
     open_terms = [
         rules.floors.open_terms(request, name, raised[group] if raised else ())
@@ -149,7 +150,7 @@ def open_auction(arrival: Arrival, rules: CompiledRules) -> Auction[CompiledRule
     budget_us = _budget_us(request, arrival, rules)
 
     def view(imps: Sequence[int], tmax_ms: int, told: dict[Whose, Told]) -> bytes:
-        return protobuf.view(message, survey.body, cells, imps, tmax_ms, told)
+        return views.view(message, survey.body, cells, imps, tmax_ms, told)
 
     invitations, not_asked = _invite(view, request, raised, open_terms, budget_us, rules)
     return Auction(
@@ -257,11 +258,11 @@ def close_auction(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> 
     sales = _sales(made, outcomes, winners, currency, rules)
     nbr = None if sales else _nbr(auction)
     warnings = (*auction.warnings, *checks.warnings) if checks.warnings else auction.warnings
-    body = protobuf.response(request.id, auction.arrival.id, currency, sales, nbr)
+    body = responses.response(request.id, auction.arrival.id, currency, sales, nbr)
     explained = exchange.explain == "always" or (exchange.explain == "on_request" and auction.arrival.explain)
     if explained:
         imps = [imp.id for imp in request.imps]
-        body = protobuf.explain(body, auction.arrival.id, exchange.currency, imps, outcomes, non_bids, warnings)
+        body = responses.explain(body, auction.arrival.id, exchange.currency, imps, outcomes, non_bids, warnings)
     if auction.arrival.encoding is Encoding.JSON:
         body = json.response_json(body, rest=True)
     return AuctionResult(body, nbr, explained, tuple(outcomes), tuple(non_bids), warnings)
@@ -340,13 +341,13 @@ def _read(invitation: Invitation, reply: Reply, request_id: str, rules: Compiled
         if invitation.encoding is Encoding.JSON:
             lenient = rules.rules.exchange.json == "lenient"
             body = json.response_bytes(body, lenient=lenient, depth=limits.depth).message
-        answer = protobuf.decode_reply(body)
+        answer = decode_reply(body)
     except InvalidReply:
         return NonBidStatus.INVALID_RESPONSE
     if answer.nbr is not None:
         return answer.nbr
     if answer.id != request_id and (answer.id or rules.rules.exchange.strict_ids):
-        return NonBidStatus.NO_BID if protobuf.is_empty(answer.wire) else NonBidStatus.INVALID_RESPONSE
+        return NonBidStatus.NO_BID if is_empty(answer.wire) else NonBidStatus.INVALID_RESPONSE
     row = rules.rows[reply.bidder]
     return Heard(row, rules.offerers[row], invitation.imps, body, answer.wire, answer.currency)
 

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable, Collection, Iterable
 
 from auction.core import categories
-from auction.core.openrtb import protobuf as wire
+from auction.core.openrtb import replies as wire
+from auction.core.openrtb.requests import domain, primary_language
 from auction.model.reasons import LossReason
 from auction.model.reply import Bid
 from auction.model.request import BANNER, NATIVE, VIDEO, Blocks, Format, Imp, Length
@@ -97,7 +98,7 @@ def misses_length(seconds: int | None, length: Length) -> bool:
 
 def under(text: str, domains: Collection[str]) -> bool:
     """Tell whether a domain is one of `domains` or below one: ford.com has www.ford.com below it, not notford.com."""
-    name = wire.domain(text)
+    name = domain(text)
     if name in domains:
         return True
     at = name.find(".", max(0, len(name) - DOMAIN_CHARS_MAX - 1))
@@ -156,6 +157,6 @@ def _speaks(language: str, langb: str, blocks: Blocks) -> bool:
         tag = (langb or language).lower()
         allowed = any(tag == one or tag.startswith(f"{one}-") for one in blocks.tags)
     else:
-        tag = wire.primary_language(language or langb)
+        tag = primary_language(language or langb)
         allowed = tag in blocks.languages
     return allowed or not tag or tag == _NO_WORDS

@@ -18,7 +18,7 @@ from auction.core.kernels import sieve as cells
 from auction.core.kernels.clear import BIDDER, COLUMNS, COMPETITOR, IMP, RANK
 from auction.core.kernels.sieve import PLACE_CELLS, REPLY_CELLS, ROW_CELLS, sift
 from auction.core.listings import Listings
-from auction.core.openrtb import protobuf
+from auction.core.openrtb.replies import bid_at, bids_of
 from auction.core.validation import Checks, Offerer, Verdict
 from auction.model.auction import Terms
 from auction.model.money import LIMIT, CpmMicros
@@ -130,20 +130,20 @@ def offers(
     prices = out[at : at + rows].view(np.float64).tolist()
     # Seats that the request allows concern few auctions, and are asked of each row that passed.
     asks_seats = request.seats or request.blocked_seats
-    replies = []
+    replies: list[Offered] = []
     first = 0
     for row, reply in enumerate(heard):
         whole, count = told[row * REPLY_CELLS + cells.HELD_WHOLE], told[row * REPLY_CELLS + cells.BIDS]
         held: dict[int, Verdict] = {}
         if whole == cells.TOGETHER:
-            held = _looked_at(reply, range(first, first + count), protobuf.bids(reply.wire), checks)
+            held = _looked_at(reply, range(first, first + count), bids_of(reply.wire), checks)
         else:
             for place in range(first, first + count):
                 if found[place * PLACE_CELLS + cells.HELD] or (
                     asks_seats and not checks.takes_seat(reply.rules, _seat(data, found, place))
                 ):
                     seatbid, bid = found[place * PLACE_CELLS + cells.SEATBID], found[place * PLACE_CELLS + cells.PLACE]
-                    held |= _looked_at(reply, (place,), (protobuf.bid(reply.wire, seatbid, bid),), checks)
+                    held |= _looked_at(reply, (place,), (bid_at(reply.wire, seatbid, bid),), checks)
         for place, verdict in held.items():
             _write(columns, place, verdict)
         replies.append(Offered(reply, first, count, terms[row], held, whole == cells.TOO_MUCH))

@@ -13,7 +13,7 @@ import msgspec
 
 from auction.core.creatives import CreativeChecks, misses_length, under
 from auction.core.floors import Floors
-from auction.core.openrtb import protobuf as wire
+from auction.core.openrtb import replies as wire
 from auction.model.auction import Terms, Warning
 from auction.model.fx import Scale
 from auction.model.money import LIMIT, CpmMicros, price_micros

@@ -12,7 +12,7 @@ from auction.core.kernels.clear import BIDDER, COLUMNS, COMPETITOR, DEAL, IMP, P
 from auction.core.kernels.sieve import PLACE, PLACE_CELLS, REPLY, SEATBID
 from auction.core.offers import UNREACHABLE, Heard, Offers, offers
 from auction.core.openrtb import json as codec
-from auction.core.openrtb import protobuf
+from auction.core.openrtb.replies import bids_of, decode_reply
 from auction.core.validation import Checks
 from auction.model.auction import Auction, AuctionResult, Encoding, Warning
 from auction.model.errors import InvalidReply
@@ -33,7 +33,7 @@ def read(auction: Auction[CompiledRules], replies: Sequence[Reply]) -> list[Hear
             if invitation.encoding is Encoding.JSON:
                 lenient = rules.exchange.json == "lenient"
                 body = codec.response_bytes(body, lenient=lenient, depth=rules.limits.depth).message
-            answer = protobuf.decode_reply(body)
+            answer = decode_reply(body)
         except InvalidReply:
             continue
         if answer.nbr is not None or (answer.id != auction.request.id and (answer.id or rules.exchange.strict_ids)):
@@ -79,9 +79,7 @@ def by_message(auction: Auction[CompiledRules], heard: Sequence[Heard]) -> tuple
         if count > rules.limits.bids_per_reply or unfolded > rules.limits.reply_bytes:
             every.append(None)
             continue
-        verdicts = iter(
-            checks.verdicts(reply.bidder, reply.rules, reply.asked, reply.currency, protobuf.bids(reply.wire))
-        )
+        verdicts = iter(checks.verdicts(reply.bidder, reply.rules, reply.asked, reply.currency, bids_of(reply.wire)))
         rows: list[Row] = []
         for seatbid, one in enumerate(seatbids):
             for bid in range(len(one.bid)):

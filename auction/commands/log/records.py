@@ -15,7 +15,7 @@ import msgspec
 
 from auction.console import legible
 from auction.core import record
-from auction.core.openrtb import json, protobuf
+from auction.core.openrtb import json, requests
 from auction.core.record import RecordedAuction, RecordedRefusal, RecordedRules, Unreadable
 from auction.edge import eventlog
 from auction.model.auction import Arrival, AuctionResult, Encoding, Outcome
@@ -147,7 +147,7 @@ def request_of(arrival: Arrival, rules: Rules | None) -> BidRequest | None:
         if arrival.encoding is Encoding.JSON:
             lenient = rules.exchange.json == "lenient"
             body = json.request_bytes(body, lenient=lenient, depth=rules.limits.depth).message
-        return protobuf.read_request(body, rules.limits)
+        return requests.read_request(body, rules.limits)
     except InvalidRequest:
         return None
 

@@ -1,7 +1,7 @@
 # Reads where everything stands in a request: one walk over its bytes, and cells that say what the rules read of it.
 #
 # Attributes of a message cost a call each, and an auction asks for a hundred. The walk gives numbers as they are and
-# texts as places; protobuf.py makes nouns of them, sieve.py looks at bids with the same cells, and a view is cut out of
+# texts as places; requests.py makes nouns of them, sieve.py looks at bids with the same cells, and a view is cut out of
 # the same bytes. What is rare (floors by duration, flexible sizes, amounts that arithmetic on doubles is not certain
 # of) is only marked here, and read from the message.
 #

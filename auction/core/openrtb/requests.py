@@ -1,19 +1,17 @@
-# Message bytes to the nouns that the rules read, and a decision back to message bytes.
+# A request from outside: message bytes to the nouns that the rules read.
 #
-# This is where a request from outside is checked: everything the rules forbid is refused here, with the path of the
-# field, however it came in (JSON becomes message bytes first). What the rules do not read is not looked at; it stays
-# in the message and leaves with it.
+# This is where a request is checked: everything the rules forbid is refused here, with the path of the field, however
+# it came in (JSON becomes message bytes first). What the rules do not read is not looked at; it stays in the message
+# and leaves with it. How its bytes are read: docs/decisions/survey.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from math import isfinite
 from operator import attrgetter
-from struct import Struct
-from typing import Any, cast
+from typing import cast
 
-import msgspec
 import numpy as np
 from google.protobuf import descriptor_pool, message_factory, struct_pb2
 from google.protobuf.message import DecodeError
@@ -26,46 +24,31 @@ from auction.core.kernels.survey import (
     COUNTRY,
     CURRENCIES,
     DEAL_AT,
-    DEAL_BEGIN,
     DEAL_CELLS,
     DEAL_DOMAINS,
-    DEAL_END,
-    DEAL_FLOORS_AT,
-    DEAL_FLOORS_END,
     DEAL_SEATS,
     DEALS,
     DEVICE_TYPE,
     DOMAIN,
     DOMAINS,
-    FLOORS_AT,
-    FLOORS_END,
     FORMAT_CELLS,
     HEAD,
     ID,
     IMP_AT,
-    IMP_BEGIN,
     IMP_CELLS,
-    IMP_END,
     IMPS,
     LANGUAGES,
-    PMP_AT,
-    PMP_BEGIN,
-    PMP_END,
     SEATS,
     TAGS,
     TAXONOMY,
     TMAX,
-    TMAX_AT,
-    TMAX_END,
     room,
     survey,
 )
-from auction.model.auction import NonBid, Outcome, Warning
+from auction.model.auction import Warning
 from auction.model.currencies import ISO_4217
-from auction.model.errors import InvalidReply, InvalidRequest
+from auction.model.errors import InvalidRequest
 from auction.model.money import CpmMicros, cpm, floor_micros, sent_text
-from auction.model.reasons import PriceSetter
-from auction.model.reply import Bid
 from auction.model.request import (
     AUDIO,
     BANNER,
@@ -79,14 +62,10 @@ from auction.model.request import (
     Length,
     Survey,
     Timed,
-    Told,
-    Whose,
 )
 from auction.model.rules import Limits
 from auction.v1 import openrtb_pb2
-from auction.v1.exchange_pb2 import Explanation
 from auction.v1.openrtb_pb2 import BidRequest as RequestMessage
-from auction.v1.openrtb_pb2 import BidResponse as ResponseMessage
 
 
 def _reader() -> type[RequestMessage]:
@@ -330,7 +309,7 @@ def _format(
     if number == BANNER:
         return Format(blocked, sizes, _ratios(message.imp[row].banner) if flexible else ()), sizes
     if length == 2:
-        name = _TIMED_FORMATS[number]
+        name = TIMED_FORMATS[number]
         return _timed(f"imp[{row}].{name}", getattr(message.imp[row], name)), sizes
     limits = Length(least, None if open_end else most, _NO_NUMBERS, pod == 1) if length else None
     return Format(blocked, length=limits), sizes
@@ -442,159 +421,7 @@ def _no_currency(path: str, code: str) -> InvalidRequest:
     return InvalidRequest(f"{path}.bidfloorcur", f'expected an ISO 4217 code, was "{code[:16]}"')
 
 
-_TIMED_FORMATS = {VIDEO: "video", AUDIO: "audio"}
-
-
-def view(
-    message: RequestMessage,
-    body: bytes,
-    cells: Sequence[int],
-    imps: Sequence[int],
-    tmax_ms: int,
-    told: Mapping[Whose, Told],
-) -> bytes:
-    """Write what a bidder is told: the impressions it is asked for, its own tmax, the floors it will be held to.
-
-    `told` has the floors that differ from the request's. What has no name in the contract has none in an allow-list: it
-    is not sent, and a surveyed request has lost it. The request's own bytes are cut and pasted, unless floors by
-    duration are told otherwise; the bytes are the same either way.
-    """
-    for whose, floors in told.items():
-        if len(whose) == 2 or floors.floor is None or floors.rows or floors.ranges or floors.rate is not None:
-            return _view_of_message(message, imps, tmax_ms, told)
-    pieces: list[bytes] = []
-    done = 0
-    if len(imps) < cells[IMPS] or told:
-        for row in range(cells[IMPS]):
-            imp = HEAD + row * IMP_CELLS
-            own = told.get((row,))
-            deals = [(whose[2], floors) for whose, floors in told.items() if whose[0] == row and len(whose) == 3]
-            if row in imps and own is None and not deals:
-                continue
-            pieces.append(body[done : cells[imp + IMP_AT]])
-            done = cells[imp + IMP_END]
-            if row in imps:
-                content = _imp_told(body, cells, imp, own, deals)
-                pieces += (_IMP_TAG, _varint(len(content)), content)
-    pieces += (body[done : cells[TMAX_AT]], _TMAX_TAG, _varint(tmax_ms), body[cells[TMAX_END] :])
-    return b"".join(pieces)
-
-
-def _imp_told(
-    body: bytes, cells: Sequence[int], imp: int, own: Told | None, deals: Sequence[tuple[int, Told]]
-) -> bytes:
-    """Write what an impression's field holds, with floors of its own and of its deals as they are told."""
-    at = cells[imp + FLOORS_AT] if own is not None else cells[imp + IMP_BEGIN]
-    pieces: list[bytes] = []
-    if own is not None:
-        pieces += (body[cells[imp + IMP_BEGIN] : at], _floors_told(_IMP_FLOOR_TAGS, own))
-        at = cells[imp + FLOORS_END]
-    if deals:
-        inner: list[bytes] = []
-        done = cells[imp + PMP_BEGIN]
-        for place, floors in deals:
-            deal = cells[imp + DEALS] + place * DEAL_CELLS
-            content = (
-                body[cells[deal + DEAL_BEGIN] : cells[deal + DEAL_FLOORS_AT]]
-                + _floors_told(_DEAL_FLOOR_TAGS, floors)
-                + body[cells[deal + DEAL_FLOORS_END] : cells[deal + DEAL_END]]
-            )
-            inner += (body[done : cells[deal + DEAL_AT]], _DEAL_TAG, _varint(len(content)), content)
-            done = cells[deal + DEAL_END]
-        inner.append(body[done : cells[imp + PMP_END]])
-        pmp = b"".join(inner)
-        pieces += (body[at : cells[imp + PMP_AT]], _PMP_TAG, _varint(len(pmp)), pmp)
-        at = cells[imp + PMP_END]
-    pieces.append(body[at : cells[imp + IMP_END]])
-    return b"".join(pieces)
-
-
-# Tags as they stand in bytes: the number of the field times eight, and how it is written.
-_TMAX_TAG, _IMP_TAG, _PMP_TAG, _DEAL_TAG = b"\x40", b"\x12", b"\x5a", b"\x12"
-_IMP_FLOOR_TAGS, _DEAL_FLOOR_TAGS = (b"\x41", b"\x4a"), (b"\x11", b"\x1a")
-_DOUBLE = Struct("<d")
-
-
-def _floors_told(tags: tuple[bytes, bytes], told: Told) -> bytes:
-    assert told.floor is not None
-    currency = told.currency.encode()
-    return tags[0] + _DOUBLE.pack(cpm(told.floor)) + tags[1] + _varint(len(currency)) + currency
-
-
-def _varint(number: int) -> bytes:
-    if number < 128:
-        return _ONE_BYTE[number]
-    pieces = bytearray()
-    while number > 127:
-        pieces.append(number & 127 | 128)
-        number >>= 7
-    pieces.append(number)
-    return bytes(pieces)
-
-
-_ONE_BYTE = [bytes((number,)) for number in range(128)]
-
-
-def _view_of_message(message: RequestMessage, imps: Sequence[int], tmax_ms: int, told: Mapping[Whose, Told]) -> bytes:
-    copy = type(message)()
-    copy.CopyFrom(message)
-    copy.tmax = tmax_ms
-    for whose, floors in told.items():
-        _tell(copy.imp[whose[0]], whose, floors)
-    if len(imps) < len(copy.imp):
-        asked = [copy.imp[row] for row in imps]
-        del copy.imp[:]
-        copy.imp.extend(asked)
-    return copy.SerializeToString()
-
-
-def _tell(imp: RequestMessage.Imp, whose: Whose, told: Told) -> None:
-    if len(whose) == 2:
-        _tell_by_duration(getattr(imp, _TIMED_FORMATS[whose[1]]), told)
-        return
-    holder = imp if len(whose) == 1 else imp.pmp.deals[whose[2]]
-    holder.bidfloorcur = told.currency
-    if told.floor is not None:
-        holder.bidfloor = cpm(told.floor)
-    if len(whose) == 3:
-        _tell_by_duration(holder, told)
-
-
-def _tell_by_duration(holder: Any, told: Told) -> None:
-    if told.rate is not None:
-        holder.mincpmpersec = cpm(told.rate)
-    for least, most in told.ranges:
-        holder.durfloors.add(mindur=least, maxdur=most)
-    if told.rows:
-        for entry, floor in zip(holder.durfloors, told.rows, strict=True):
-            entry.bidfloor = cpm(floor)
-
-
-# What the checks read of a bid, each only where a request asks for it: functions of Bid.wire. The names are the
-# standard's.
-adm: Callable[[object], str] = attrgetter("adm")
-nurl: Callable[[object], str] = attrgetter("nurl")
-crid: Callable[[object], str] = attrgetter("crid")
-adomain: Callable[[object], Sequence[str]] = attrgetter("adomain")
-cat: Callable[[object], Sequence[str]] = attrgetter("cat")
-cattax: Callable[[object], int] = attrgetter("cattax")
-bundle: Callable[[object], str] = attrgetter("bundle")
-attr: Callable[[object], Sequence[int]] = attrgetter("attr")
-languages: Callable[[object], tuple[str, str]] = attrgetter("language", "langb")
-size: Callable[[object], tuple[int, int]] = attrgetter("w", "h")
-mtype: Callable[[object], int] = attrgetter("mtype")
-
-
-def adm_native(wire: object) -> str | None:
-    """Give the text of markup that a bidder sent as a native message; None where it sent none."""
-    assert isinstance(wire, ResponseMessage.Bid)
-    return str(wire.adm_native) if wire.HasField("adm_native") else None
-
-
-def duration(wire: object) -> int | None:
-    """Give `dur`, None where it is absent."""
-    assert isinstance(wire, ResponseMessage.Bid)
-    return wire.dur if wire.dur or wire.HasField("dur") else None
+TIMED_FORMATS = {VIDEO: "video", AUDIO: "audio"}
 
 
 def scale_floors(body: bytes, scale: Fraction) -> bytes:
@@ -608,152 +435,10 @@ def scale_floors(body: bytes, scale: Fraction) -> bytes:
 
     for imp in message.imp:
         scaled(imp, "bidfloor")
-        for format in _TIMED_FORMATS.values():
+        for format in TIMED_FORMATS.values():
             if imp.HasField(format):
                 media = getattr(imp, format)
                 scaled(media, "mincpmpersec")
                 for entry in media.durfloors:
                     scaled(entry, "bidfloor")
     return message.SerializeToString()
-
-
-class Answer(msgspec.Struct, frozen=True, gc=False):
-    """A reply that could be read: its currency, or a reason for no bids; `wire` is the whole of it."""
-
-    id: str
-    currency: str
-    nbr: int | None
-    wire: ResponseMessage
-
-
-def decode_reply(body: bytes) -> Answer:
-    """Read a bidder's message; InvalidReply if it is none."""
-    message = ResponseMessage()
-    try:
-        message.ParseFromString(body)
-    except DecodeError as error:
-        raise InvalidReply("expected a BidResponse message") from error
-    # Absent is USD; the canonical message declares no default.
-    id, currency, nbr = _ANSWER_FIELDS(message)
-    return Answer(id, currency or "USD", nbr if nbr or message.HasField("nbr") else None, message)
-
-
-_ANSWER_FIELDS = attrgetter("id", "cur", "nbr")
-
-
-def is_empty(wire: ResponseMessage) -> bool:
-    """Tell whether a reply has no bid."""
-    return not any(seatbid.bid for seatbid in wire.seatbid)
-
-
-def bids(wire: ResponseMessage) -> list[Bid]:
-    """Give the bids of a reply, in the order sent."""
-    return [_bid(seatbid.seat, bid) for seatbid in wire.seatbid for bid in seatbid.bid]
-
-
-def bid(wire: ResponseMessage, seatbid: int, place: int) -> Bid:
-    """Give one bid of a reply by its place."""
-    seat = wire.seatbid[seatbid]
-    return _bid(seat.seat, seat.bid[place])
-
-
-def _bid(seat: str, bid: ResponseMessage.Bid) -> Bid:
-    id, impid, price, dealid = _OFFER_FIELDS(bid)
-    return Bid(id, impid, price if price or bid.HasField("price") else None, dealid, seat, bid)
-
-
-_OFFER_FIELDS = attrgetter("id", "impid", "price", "dealid")
-
-
-class Sale(msgspec.Struct, frozen=True, gc=False):
-    """One winning bid as it leaves: the bidder's own bid, at the price it is charged in the response's currency.
-
-    `bid` is its message and `price_at` where its price stands there, -1 where that is not one place. `open`: it says
-    that it is for a deal, and was sold without.
-    """
-
-    bidder: str
-    seat: str
-    bid: bytes
-    price_at: int
-    price: CpmMicros
-    open: bool
-
-
-def response(request: str, auction: str, currency: str, sales: Sequence[Sale], nbr: int | None) -> bytes:
-    """Write the answer: each winning bid under its seat, in the order of impressions; without any, `nbr`."""
-    head, tail = _field(_ID_TAG, request.encode()), _field(_BIDID_TAG, auction.encode())
-    if nbr is not None:
-        return b"".join((head, tail, _NBR_TAG, _varint(nbr)))
-    seats: dict[tuple[str, str], list[bytes]] = {}
-    for sale in sales:
-        seats.setdefault((sale.bidder, sale.seat), []).append(_field(_BID_TAG, _charged(sale)))
-    pieces = [head]
-    for (_, seat), bids in seats.items():
-        if seat:
-            bids.append(_field(_SEAT_TAG, seat.encode()))
-        pieces.append(_field(_SEATBID_TAG, b"".join(bids)))
-    pieces += (tail, _field(_CUR_TAG, currency.encode()))
-    return b"".join(pieces)
-
-
-_ID_TAG, _SEATBID_TAG, _BIDID_TAG, _CUR_TAG, _NBR_TAG = b"\x0a", b"\x12", b"\x1a", b"\x22", b"\x30"
-_BID_TAG, _SEAT_TAG = b"\x0a", b"\x12"
-
-
-def _field(tag: bytes, content: bytes) -> bytes:
-    return tag + _varint(len(content)) + content
-
-
-def _charged(sale: Sale) -> bytes:
-    """Write a bid at the price it is charged; everything else stays, byte for byte where that is possible."""
-    if sale.price_at >= 0 and not sale.open:
-        price = _DOUBLE.pack(cpm(sale.price))
-        return sale.bid[: sale.price_at] + price + sale.bid[sale.price_at + len(price) :]
-    bid = ResponseMessage.Bid.FromString(sale.bid)
-    bid.price = cpm(sale.price)
-    if sale.open or not bid.dealid:
-        bid.ClearField("dealid")
-    return bid.SerializeToString(deterministic=True)
-
-
-def explain(
-    response: bytes,
-    auction: str,
-    currency: str,
-    imps: Sequence[str],
-    outcomes: Sequence[Outcome],
-    non_bids: Sequence[NonBid],
-    warnings: Sequence[Warning],
-) -> bytes:
-    """Add to an answer why it is what it is: Explanation (extension 501) and the community's seatnonbid."""
-    message = ResponseMessage.FromString(response)
-    told = message.ext.Extensions[Explanation.auction]
-    told.id = auction
-    told.currency = currency
-    rows = [told.imp.add(id=imp) for imp in imps]
-    for outcome in outcomes:
-        bid = (rows[outcome.imp].bid if outcome.imp >= 0 else told.unplaced).add(
-            bidder=outcome.bidder,
-            seat=outcome.seat,
-            id=outcome.id,
-            impid=outcome.impid,
-            currency=outcome.currency,
-            loss_reason=outcome.reason,
-            floor_cpm_micros=outcome.floor,
-            min_to_win_cpm_micros=outcome.min_to_win,
-            clearing_price_cpm_micros=outcome.clearing_price,
-        )
-        if outcome.price is not None:
-            bid.price = outcome.price
-        if outcome.setter is not PriceSetter.NONE:
-            bid.price_setter = outcome.setter.name.lower()
-    for warning in warnings:
-        told.warning.add(path=warning.path, text=warning.text)
-    seats: dict[str, ResponseMessage.SeatNonBid] = {}
-    for non_bid in non_bids:
-        seat = non_bid.seat or non_bid.bidder
-        if seat not in seats:
-            seats[seat] = message.ext.seatnonbid.add(seat=seat)
-        seats[seat].nonbid.add(impid=non_bid.imp, statuscode=non_bid.status)
-    return message.SerializeToString(deterministic=True)
