@@ -347,6 +347,59 @@ async def test_messages_over_the_limit_are_refused_by_status_before_they_are_rea
     assert len(gzip.compress(b"\0" * 5_000_000)) < 100_000
 
 
+async def test_large_messages_that_never_end_are_bounded_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "UNFINISHED_BYTES_MAX", 300_000)
+    async with serving() as one, neighbour(one.port) as call:
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(GREETING)
+        begun = packed(b"x" * 100_000)[:16_384]
+        for number in range(1, 101, 2):
+            writer.write(headers(number) + frame(frames.DATA, begun, 0, number))
+        refused = block([(b":status", b"200"), GRPC, (b"grpc-status", b"8")])
+        heard = await reader.readuntil(refused)
+        assert one.unfinished <= 300_000
+        await call()  # type: ignore[misc]
+        assert one.unfinished <= 300_000
+        assert heard.count(refused) == 1
+        writer.close()
+        assert await eventually(lambda: 0 == one.unfinished)
+
+
+async def test_a_message_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MESSAGE_S", 0.05)
+    async with serving() as one, neighbour(one.port) as call:
+        reader, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        writer.write(GREETING + headers(1) + frame(frames.DATA, b"\0\0", 0, 1))
+        await reader.readuntil(b"the deadline has passed")
+        assert 0 == one.unfinished
+        await call()  # type: ignore[misc]
+        writer.write(headers(3) + frame(frames.DATA, packed(b"whole")[:3], 0, 3))
+        writer.write(frame(frames.DATA, packed(b"whole")[3:], END_STREAM, 3))
+        await reader.readuntil(b"whole")
+        writer.close()
+
+
+async def test_a_watcher_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = asyncio.Event()
+
+    def talk(call: Call) -> None:
+        def more(body: bytes) -> None:
+            for _ in range(100):
+                call.write(b"x" * 100_000)
+
+        call.on_message, call.on_cancel = more, gone.set
+
+    one = Server({PATH: lambda call: call.answer(call.body)}, dialogues={"/a.B/Talk": talk})
+    await one.start()
+    async with neighbour(one.port):
+        _, writer = await asyncio.open_connection("127.0.0.1", one.port)
+        path = block([*ASK[:2], (b":path", b"/a.B/Talk"), GRPC])
+        writer.write(GREETING + headers(1, path) + frame(frames.DATA, packed(b"go"), 0, 1))
+        await gone.wait()
+        writer.close()
+    await one.stop(0)
+
+
 async def test_old_connections_are_drained_and_their_calls_answered() -> None:
     waiting: list[Call] = []
     lives = Lives(age_s=1, grace_s=30)

@@ -41,7 +41,10 @@ _TIMED_OUT = {grpc.Status.DEADLINE_EXCEEDED, grpc.Status.CANCELLED}
 
 
 class WireBidder:
-    """A bidder that serves `method` at `target` ("host:port"), on a channel of its own; `context` makes it TLS."""
+    """A bidder that serves `method` at `target` ("host:port"), on a channel of its own.
+
+    `tls` gives the context for each new connection.
+    """
 
     def __init__(
         self,
@@ -52,13 +55,13 @@ class WireBidder:
         inflation_ratio: int = 100,
         headers: Iterable[tuple[str, str]] = (),
         method: str = BID_METHOD,
-        context: Callable[[], ssl.SSLContext] | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         host, _, port = target.rpartition(":")
         self._channel = Channel(
             host.strip("[]"),
             int(port),
-            context=context,
+            context=tls,
             bounds=Bounds(reply_bytes, inflation_ratio),
             now=clock.monotonic,
         )
@@ -92,7 +95,7 @@ def _end(done: Done, status: grpc.Status, body: bytes, message: str, ours: bool)
 class WireServer:
     """Serve `methods` ("/package.Service/Method") with one endpoint, beside health and reflection, as GrpcServer does.
 
-    `context` makes it TLS; whether callers need a certificate is the context's to say.
+    `tls` gives the context to listen with; whether callers need a certificate is that one's to say.
     """
 
     def __init__(
@@ -108,14 +111,14 @@ class WireServer:
         descriptors: Sequence[bytes] = (),
         connections: Connections = Connections(),  # noqa: B008  frozen
         reuse_port: bool = False,
-        context: ssl.SSLContext | None = None,
+        tls: Callable[[], ssl.SSLContext] | None = None,
     ) -> None:
         self.port = port
         self._endpoint = endpoint
         self._host = host
         self._request_bytes = request_bytes
         self._reuse_port = reuse_port
-        self._context = context
+        self._tls = tls
         self._health = health.Health()
         services = list(dict.fromkeys(method.split("/")[1] for method in methods))
         self._server = Server(
@@ -134,7 +137,8 @@ class WireServer:
 
     async def start(self) -> None:
         await self.serving(False)
-        await self._server.start(self._host, self.port, self._context, self._reuse_port)
+        context = self._tls() if self._tls is not None else None
+        await self._server.start(self._host, self.port, context, self._reuse_port)
         self.port = self._server.port
 
     async def serving(self, yes: bool) -> None:

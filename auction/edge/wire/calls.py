@@ -29,6 +29,14 @@ class Owner(Protocol):
 
     def due(self) -> None: ...
 
+    def holds(self, octets: int) -> bool:
+        """Hear that so many more octets (fewer, below 0) of messages that are not whole are kept; False: too many."""
+        ...
+
+    def whole(self, call: Call) -> None:
+        """Hear that the message of a unary call is whole, which was waited for."""
+        ...
+
 
 class Call(msgspec.Struct, eq=False):
     """One call, unary or a dialogue. Once it has ended, answering does nothing.
@@ -51,6 +59,7 @@ class Call(msgspec.Struct, eq=False):
     on_drain: Callable[[], None] | None = None
     on_message: Callable[[bytes], None] | None = None
     on_end: Callable[[], None] | None = None
+    _held: int = 0
     _reader: Reader | None = None
     _headed: bool = False
 
@@ -63,6 +72,11 @@ class Call(msgspec.Struct, eq=False):
     def metadata(self) -> Mapping[str, str]:
         """What came with the call as text; `head.binary` has the rest."""
         return self.head.text
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the message of a unary call is still to come."""
+        return self._stream is not None and self._reader is not None and self.head.unary
 
     @property
     def open(self) -> bool:
@@ -96,6 +110,10 @@ class Call(msgspec.Struct, eq=False):
             return  # handed over and ended: nothing more counts
         try:
             messages = reader.feed(arrival.data)
+            more = reader.rest - self._held
+            self._held += more
+            if not self._owner.holds(more):
+                raise Unreadable(Status.RESOURCE_EXHAUSTED, "too much of messages that are not whole")
             if arrival.ended and reader.rest:
                 raise Unreadable(Status.INTERNAL, "a message cut short")
             if self.head.unary:
@@ -124,6 +142,7 @@ class Call(msgspec.Struct, eq=False):
         if self.on_message is None:
             raise Unreadable(Status.INTERNAL, "expected one message, was none")
         self._reader = None
+        self._owner.whole(self)
         self._hand_over()
 
     def _hand_over(self) -> None:
@@ -189,8 +208,9 @@ class Call(msgspec.Struct, eq=False):
         if not self._headed:
             self._headed = True
             self._connection.send(stream, HEAD)
-        self._connection.send_data(stream, packed(body))
         self._owner.due()
+        if not self._connection.send_data(stream, packed(body)):
+            self.abandon()  # it does not read
 
     def finish(self, status: int = Status.OK, message: str = "", metadata: Metadata = ()) -> None:
         """End a dialogue behind what was written."""
@@ -205,6 +225,9 @@ class Call(msgspec.Struct, eq=False):
         self.on_cancel = self.on_drain = self.on_end = self.on_message = None  # they may refer to us
         if self.bucket is not None:
             self.bucket.discard(self)
+        if self._held:
+            self._owner.holds(-self._held)
+            self._held = 0
         return None if stream.state is State.CLOSED else stream
 
 

@@ -18,6 +18,7 @@ from auction.edge.wire.link import Link
 from auction.edge.wire.messages import Bounds
 from auction.edge.wire.settings import Lives
 from auction.edge.wire.statuses import Status
+from auction.edge.wire.streams import State
 from auction.edge.wire.talks import Ended, Talk
 from auction.edge.wire.wheel import Wheel
 
@@ -203,6 +204,8 @@ class Channel:
         ask.link, ask.stream = link, stream
         link.calls += 1
         link.due()
+        if stream.state is State.CLOSED:
+            ask.end(Status.UNAVAILABLE, b"", "the peer does not read", True)
 
     def _pick(self, tried: Link | None) -> Link | None:
         """Give the next connection that has a stream to spare."""
@@ -258,7 +261,7 @@ class Channel:
         """Ask for the addresses; connect to new ones, part from those that are gone."""
         try:
             addresses = await self._addresses()
-        except OSError:
+        except (OSError, UnicodeError):
             self._settled.set()  # what we have stays; a name that does not resolve now may in a minute
             return
         finally:
@@ -357,7 +360,10 @@ class _Place:
                 await loop.create_connection(
                     lambda: link, *self._address, ssl=context, server_hostname=channel.host if context else None
                 )
-        except (OSError, TimeoutError) as failure:  # ssl.SSLError is an OSError
+        except asyncio.CancelledError:
+            link.abort("not wanted any more")
+            raise
+        except (OSError, ValueError, TimeoutError) as failure:  # ssl.SSLError is the first, or the second
             self.reason = str(failure) or "connecting took too long"
             self._again()
         else:
@@ -384,13 +390,14 @@ class _Place:
     def _changed(self, link: Link) -> None:
         if link.ready:
             self.tried = True
-            self._failures = 0
             self.reason = ""
             if link not in self.links:
                 self.links.append(link)
             self._channel.changed()
             return
         self.reason = link.reason or self.reason
+        if link.aged:
+            self._failures = 0  # what breaks off sooner may do so each time
         if link.lost:
             if link in self.links:
                 self.links.remove(link)

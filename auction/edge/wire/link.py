@@ -30,6 +30,9 @@ GREETING_TICKS: Final = 5
 # be sent away again.
 SETTLED_TICKS: Final = 2
 
+# How long a closed connection may take to hand over what was written, until it is dropped.
+CLOSING_TICKS: Final = 5
+
 _PING: Final = b"anybody?"
 
 
@@ -56,6 +59,7 @@ class Link(asyncio.Protocol):
         self._age_ticks = 0
         self._quiet_ticks = 0
         self._asked = False
+        self._closing_ticks = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods alone
@@ -99,6 +103,11 @@ class Link(asyncio.Protocol):
         self._paused = False
         self.flush()
 
+    @property
+    def aged(self) -> bool:
+        """Whether it lived long enough to think that the next one will, too."""
+        return self._age_ticks >= SETTLED_TICKS
+
     def due(self) -> None:
         """Send what is due at the end of this tick."""
         if not self._reading and not self._scheduled:
@@ -126,7 +135,7 @@ class Link(asyncio.Protocol):
                 self._changed(self)
         elif isinstance(event, GoneAway):
             self.reason = event.message or f"GOAWAY {event.code.name}"
-            self.in_order = event.code is Code.NO_ERROR and self._age_ticks >= SETTLED_TICKS
+            self.in_order = event.code is Code.NO_ERROR and self.aged
             self.retire()
         elif isinstance(event, Over):
             self.reason = event.message
@@ -186,6 +195,11 @@ class Link(asyncio.Protocol):
     def tick(self) -> None:
         """Count a second: of silence, and of resets."""
         connection = self.connection
+        if self._transport is not None and self._transport.is_closing():
+            self._closing_ticks += 1
+            if self._closing_ticks > CLOSING_TICKS:
+                self.abort("a peer that does not read")
+            return
         for event in connection.tick():
             self._hear(event)
         self._resets_left = self._channel.resets_per_s

@@ -74,14 +74,13 @@ class Outbound:
         self.useful += 1
         self.step(stream, _HEADERS_END)
 
-    def send_data(self, stream: Stream, data: bytes, end: bool = False, trailers: bytes | None = None) -> None:
-        """Send octets now, or as the peer's windows open; more than the bound resets the stream."""
+    def send_data(self, stream: Stream, data: bytes, end: bool = False, trailers: bytes | None = None) -> bool:
+        """Send octets now, or as the peer's windows open; False: more would wait than may, and the stream is reset."""
         size = len(data)
         if stream.queue is not None or (
             size and (size > stream.send_window or size > self.send_window or size > self.peer_frame)
         ):
-            self._enqueue(stream, data, end, trailers)
-            return
+            return self._enqueue(stream, data, end, trailers)
         stream.send_window -= size
         self.send_window -= size
         out = self.out
@@ -102,6 +101,7 @@ class Outbound:
             if end:
                 self.useful += 1
                 self.step(stream, _DATA_END)
+        return True
 
     def opened(self, stream: Stream | None) -> None:
         """Send what a larger window lets out: of one stream, or of all that wait for the connection's."""
@@ -154,10 +154,10 @@ class Outbound:
         if after is _CLOSED:
             del self.streams[stream.id]
 
-    def _enqueue(self, stream: Stream, data: bytes, end: bool, trailers: bytes | None) -> None:
+    def _enqueue(self, stream: Stream, data: bytes, end: bool, trailers: bytes | None) -> bool:
         if self.queued and self.queued + len(data) > QUEUED_BYTES_MAX:
             self.reset(stream, Code.ENHANCE_YOUR_CALM)
-            return
+            return False
         if stream.queue is None:
             stream.queue = []
         if data:
@@ -168,6 +168,7 @@ class Outbound:
         if stream.send_window > 0:
             self._waiting[stream.id] = stream
             self.opened(None)
+        return True
 
     def _let_out(self, stream: Stream) -> None:
         """Send one frame of a queue, and the end behind the last."""

@@ -40,6 +40,14 @@ HELD_BYTES_MAX: Final = 8_388_608
 # What the socket may hold before we stop reading from a caller that does not read from us: some round trips' worth.
 WRITE_BUFFER_BYTES: Final = 1_048_576
 
+# What is kept of messages that are not whole, of one connection and of all: sixteen of the largest size, and what a
+# process can spare. Who starts many large messages and ends none is refused here.
+UNFINISHED_BYTES_MAX: Final = 16_777_216
+UNFINISHED_BYTES_OF_ALL_MAX: Final = 268_435_456
+
+# A message that was begun must be there by then: ten auctions' time, as at the JSON edge.
+MESSAGE_S: Final = 5.0
+
 _PING: Final = b"anybody?"
 _NOT_GRPC, _NOT_READ, _NO_PAGE = (block([(b":status", status)]) for status in (b"415", b"405", b"404"))
 
@@ -73,6 +81,8 @@ class Server:
         self.wheel = Wheel(self.now)
         self.connections: set[Served] = set()
         self.stopping = False
+        self.unfinished = 0
+        self._own_clock = now is None
         self._listener: asyncio.Server | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self._gone = asyncio.Event()
@@ -86,6 +96,8 @@ class Server:
     ) -> None:
         """Bind and listen; OSError names the address where that is impossible."""
         loop = asyncio.get_running_loop()
+        if self._own_clock:
+            self.now = loop.time  # the same, sooner
         self._listener = await loop.create_server(
             lambda: Served(self, loop),
             host,
@@ -146,6 +158,7 @@ class Served(asyncio.Protocol):
         self._scheduled = False
         self._paused = False
         self._held_check = 0
+        self._unfinished = 0
         self._age_ticks = 0
         self._quiet_ticks = 0
         self._asked = False
@@ -191,6 +204,7 @@ class Served(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
+        self._held_check = 0
         self.flush()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
@@ -253,6 +267,28 @@ class Served(asyncio.Protocol):
             call.deadline = now + timeout_s
             call.bucket = self._server.wheel.add(call.deadline, call)
         call.begin(arrival)
+        if call.waiting:
+            by = now + MESSAGE_S
+            self._expect(call, by if call.deadline is None else min(by, call.deadline))
+
+    def _expect(self, call: Call, deadline: float) -> None:
+        if call.bucket is not None:
+            call.bucket.discard(call)
+        call.bucket = self._server.wheel.add(deadline, call)
+
+    def whole(self, call: Call) -> None:
+        """Give a call whose message has come the time that its caller gives it."""
+        if call.deadline is not None:
+            self._expect(call, call.deadline)
+        elif call.bucket is not None:
+            call.bucket.discard(call)
+
+    def holds(self, octets: int) -> bool:
+        """Count what is kept of messages that are not whole."""
+        self._unfinished += octets
+        self._server.unfinished += octets
+        within = self._server.unfinished <= UNFINISHED_BYTES_OF_ALL_MAX
+        return octets <= 0 or (within and self._unfinished <= UNFINISHED_BYTES_MAX)
 
     def _refuse(self, arrival: Arrival, head: RequestHead) -> None:
         stream, connection = arrival.stream, self._connection

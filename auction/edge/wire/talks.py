@@ -49,8 +49,9 @@ class Talk:
         """Send one message."""
         link = self.link
         if link is not None and self.stream.state in (State.OPEN, State.HALF_CLOSED_REMOTE):
-            link.connection.send_data(self.stream, message_of(body, self._method))
             link.due()
+            if not link.connection.send_data(self.stream, message_of(body, self._method)):
+                self.end(Status.UNAVAILABLE, "the peer does not read")
 
     def finish(self) -> None:
         """Say that no message follows; what the peer still has to say is heard."""
