@@ -41,10 +41,12 @@ class CommandFailed(Exception):
 def deploy(release: Release) -> None:
     """Bring an environment to what the files say, showing the difference first."""
     needs("helm", "helmfile")
+    if "diff" not in told("helm", "plugin", "list").split():
+        raise CommandFailed("needs helm's plugin diff, which is not here; nothing was changed")
     file = str((DEPLOY / "helmfile.yaml").relative_to(DEPLOY.parent))
     # A three-way diff asks the cluster too: what somebody changed by hand shows.
     run("helmfile", "--file", file, "--environment", release.environment, "apply", "--suppress-secrets",
-        "--diff-args", "--three-way-merge")  # fmt: skip
+        "--diff-args=--three-way-merge")  # fmt: skip
 
 
 def smoke(release: Release) -> None:

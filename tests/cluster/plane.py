@@ -164,6 +164,11 @@ class Cluster:
             capture_output=True, text=True, check=False, timeout=600,
         )  # fmt: skip
 
+    def begin(self, program: str, *words: str) -> subprocess.Popen[bytes]:
+        """Start one of the cluster's programs, for somebody to end it."""
+        silent = subprocess.DEVNULL
+        return subprocess.Popen([self.programs / program, *words], env=self.environ(), stdout=silent, stderr=silent)
+
     def environ(self) -> dict[str, str]:
         home = str(self.folder)
         return {

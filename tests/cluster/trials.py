@@ -416,6 +416,47 @@ def drifted(cluster: Cluster) -> str:
     return "a Service changed by hand is found, 7 pods in place of 6 are not"
 
 
+def cleared(cluster: Cluster) -> str:
+    """Kill an upgrade half way, and go back."""
+    steps = Steps(cluster)
+    before = steps.release.pods()
+    words = (
+        "upgrade",
+        "auction",
+        str(CHART),
+        "--namespace",
+        "ads",
+        "--reuse-values",
+        "--set",
+        f"image.tag={BROKEN},image.digest=",
+    )
+    upgrade = cluster.begin("helm", *words, *WAIT)
+    _until(lambda: steps.release.history()[-1]["status"] == "pending-upgrade")
+    _until(lambda: len(steps.release.pods()) > len(before))
+    upgrade.kill()
+    upgrade.wait()
+    blocked = steps.release.upgrade()
+    assert "another operation" in blocked.stderr, blocked.stderr
+    succeeded(steps.step("rollback", "prd"))
+    steps.release.settle()
+    assert before == steps.release.pods(), "pods that were there were replaced"
+    return f"{len(before)} of {len(before)} pods stayed"
+
+
+def lacking(cluster: Cluster) -> str:
+    """Install what names a kind that the cluster does not have."""
+    kind = "podmonitors.monitoring.coreos.com"
+    succeeded(cluster.run("kubectl", "delete", "customresourcedefinition", kind))
+    # What Helm remembers of a cluster's kinds for some minutes.
+    shutil.rmtree(cluster.folder / ".kube", ignore_errors=True)
+    release = Release(cluster, "lacking", CHART / "ci" / "podmonitor-values.yaml")
+    failed = release.upgrade()
+    assert failed.returncode != 0, "it was installed"
+    assert 'no matches for kind "PodMonitor"' in failed.stderr, failed.stderr
+    assert not release.pods("track"), "some of it was installed"
+    return 'helm says: no matches for kind "PodMonitor"'
+
+
 def _until(holds: Callable[[], bool]) -> None:
     for _ in range(LOOKS):
         if holds():
@@ -459,7 +500,9 @@ TRIALS: Final = (
         "A canary that would replace stable pods or has nothing to try, and a promotion without one, are refused "
         "and change nothing",
     ),
+    Trial(cleared, "An upgrade that was killed half way blocks the next one until a rollback, which touches no pod"),
     Trial(drifted, "Drift is what somebody changed by hand, and not what an autoscaler did"),
+    Trial(lacking, "A release that names an operator's kind which is not there fails and installs nothing"),
 )
 
 

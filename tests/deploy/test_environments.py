@@ -289,13 +289,15 @@ def history(*said: str) -> list[dict[str, Any]]:
         (("superseded Install complete", "failed Upgrade failed", "deployed Upgrade complete"), {}, 1),
         # The last one failed: the one before it is still in force.
         (("superseded Install complete", "deployed Upgrade complete", "failed Upgrade failed"), {}, 2),
+        # Killed half way: what it was to replace is still in force.
+        (("deployed Install complete", "pending-upgrade Preparing upgrade"), {}, 1),
         # Rolled back from 3 to 2: once more is 1, and not 3.
         (
             ("superseded Install complete", "superseded Upgrade complete", "superseded Upgrade complete",
              "deployed Rollback to 2"), {}, 1,
         ),
     ],
-    ids=["the last", "under a canary", "over a canary", "over a failure", "out of a failure", "further back"],
+    ids=["the last", "under a canary", "over a canary", "over a failure", "after a failure", "killed", "further back"],
 )  # fmt: skip
 def test_a_rollback_goes_to_the_last_revision_that_came_up_without_a_canary(
     revisions: tuple[str, ...], canaries: set[int], target: int
