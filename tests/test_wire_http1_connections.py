@@ -97,6 +97,7 @@ ANSWERED = {
     "too_large_without_a_length": OK + b"\r\n" + b"x" * 2001,
     "too_many_chunks": OK + b"transfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 51,
     "too_many_fields": OK + b"".join(b"a%d: b\r\n" % n for n in range(21)) + b"\r\n",
+    "white_space_for_ever": OK + b"a:" + b" " * 3000,
     "informational_for_ever": b"HTTP/1.1 100 Continue\r\n\r\n" * (INFORMATIONAL_MAX + 1),
 }
 
@@ -267,6 +268,7 @@ def test_an_answer_is_its_head_and_its_body(name: str, expected: object) -> None
         ("too_large_without_a_length", Fault.TOO_LARGE),
         ("too_many_chunks", Fault.TOO_LARGE),
         ("too_many_fields", Fault.TOO_LARGE),
+        ("white_space_for_ever", Fault.TOO_LARGE),
     ],
 )
 def test_what_is_no_answer_is_a_failure_by_name(name: str, fault: Fault) -> None:

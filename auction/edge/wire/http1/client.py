@@ -61,6 +61,12 @@ class ClientConnection:
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self.fit = True
         self.waiting = False
+        # These change in an exchange that no other follows, and the last two with each answer.
+        self._endless = False
+        self._fault: Fault | None = None
+        self._detail = ""
+        self._keep = False
+        self._quiet = 0
         self._begin()
 
     def _begin(self) -> None:
@@ -70,19 +76,15 @@ class ClientConnection:
         self._body: list[bytes] = []
         self._size = 0
         self._chunks = 0
-        self._quiet = 0
         self._informational = 0
         self._whole = False
-        self._endless = False
-        self._keep = False
-        self._fault: Fault | None = None
-        self._detail = ""
 
     def ask(self) -> None:
         """Begin an exchange; whoever calls sends the bytes of the request."""
         assert self.fit
         assert not self.waiting
         self._begin()
+        self._quiet = 0
         self.waiting = True
 
     def receive(self, data: bytes) -> Answer | Failure | None:
@@ -150,8 +152,7 @@ class ClientConnection:
 
     def on_message_begin(self) -> None:
         if self._whole:
-            self.fit = False
-            raise Broken
+            raise Broken  # spoken unasked
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
