@@ -21,8 +21,8 @@ TOOLS       := buildah mmdebstrap runc prometheus
 CORE   := $(addprefix tests/test_,conformance.py refusals.py replay.py replies.py views.py json_codec.py money.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench load load-ui soak drill coverage fuzz mutants proto docs lock image test-deploy \
-	check-deploy test-cluster render diff deploy smoke canary promote rollback drift clean
+.PHONY: help demo run test check format bench load load-ui soak drill interop coverage fuzz mutants proto docs lock image \
+	test-deploy check-deploy test-cluster render diff deploy smoke canary promote rollback drift clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,6 +91,9 @@ soak: $(DEV) ## 10 000 auctions with misbehaving bidders
 
 drill: $(DRILL) ## servers are added, replaced and killed under calls through haproxy and Envoy; needs haproxy
 	@$(BIN)/python -m benchmarks.drill $(DRILLS)
+
+interop: $(DEV) ## the wire against h2spec and grpc-go, which are built here; needs Go and its module proxy
+	@$(BIN)/python -m tests.interop
 
 mutants: $(DEV) ## small faults in money, floors and kernels: fails where tests see less than 90 %
 	@$(BIN)/python -m tests.mutants
