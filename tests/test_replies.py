@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from auction.core.auction import CompiledRules, close_auction, compile_rules, open_auction
-from auction.core.openrtb.json import response_bytes
+from auction.core.openrtb.json import request_bytes, response_bytes
 from auction.core.record import decode_result, encode_result
 from auction.model.auction import Arrival, Auction, AuctionResult, Encoding
 from auction.model.reply import Reply, ReplyStatus
 from auction.model.rules import BidderRules, ExchangeRules, Rules
 from auction.v1.openrtb_pb2 import BidResponse
+from tests.fuzz.wire import double, text
 
 LAW = settings(max_examples=400, deadline=None, derandomize=True, database=None, print_blob=True)
 
@@ -97,6 +98,43 @@ def test_a_reply_with_anything_anywhere_is_decided(data: st.DataObject) -> None:
 def test_a_sound_reply_sells() -> None:
     assert closed(message(REPLY)).nbr is None
     assert closed(body=json.dumps(REPLY).encode()).nbr is None
+
+
+ADS = text(1, "a") + text(2, "1") + text(6, "<b>")
+
+
+@pytest.mark.parametrize(
+    ("sent", "left"),
+    [
+        (ADS + double(3, 1.5), ADS + double(3, 0.5)),
+        (double(3, 1.5) + ADS, ADS + double(3, 0.5)),
+        (ADS + double(3, 1.0) + double(3, 1.5), ADS + double(3, 0.5)),
+        (ADS + double(3, 1.5) + text(13, ""), ADS + double(3, 0.5)),
+        (ADS + double(3, 1.5) + text(2000, "ours"), ADS + double(3, 0.5) + text(2000, "ours")),
+        (double(3, 1.5) + ADS + text(7, "x.example"), double(3, 0.5) + ADS + text(7, "x.example")),
+    ],
+    ids=["plain", "price first", "two prices", "a deal without a name", "a field of its own", "more behind the price"],
+)  # fmt: skip
+def test_a_winning_bid_leaves_as_it_was_sent_but_for_its_price(sent: bytes, left: bytes) -> None:
+    rules = compile_rules(
+        Rules(exchange=ExchangeRules(increment={"USD": CpmMicros(10_000)}), bidders=(BidderRules("a"),))
+    )
+    request = request_bytes(json.dumps(REQUEST).encode(), lenient=True, depth=32).message
+    auction = open_auction(Arrival("A", 0, Encoding.PROTOBUF, request), rules)
+    reply = text(1, "r") + text(2, text(1, sent) + text(2, "s"))
+    answer = BidResponse.FromString(close_auction(auction, [Reply("a", ReplyStatus.BID, reply)]).response)
+    assert ("r", "A", "USD", ["s"]) == (answer.id, answer.bidid, answer.cur, [one.seat for one in answer.seatbid])
+    assert [BidResponse.Bid.FromString(left)] == list(answer.seatbid[0].bid)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("explain", ["always", "on_request", "never"])
+def test_an_answer_says_why_if_the_rules_say_so_or_leave_it_to_who_asks(explain: Any, asked: bool) -> None:
+    rules = compile_rules(Rules(exchange=ExchangeRules(explain=explain), bidders=(BidderRules("a"),)))
+    auction = open_auction(Arrival("A", 0, Encoding.JSON, json.dumps(REQUEST).encode(), explain=asked), rules)
+    result = close_auction(auction, [Reply("a", ReplyStatus.NO_BID, b"")])
+    says_why = explain == "always" or (explain == "on_request" and asked)
+    assert says_why == result.explained == ("auction" in json.loads(result.response).get("ext", {}))
 
 
 @pytest.mark.parametrize("member", ["cur", "seat"])
