@@ -89,7 +89,7 @@ load-ui: $(DEV) ## the same with locust's page on loopback
 soak: $(DEV) ## 10 000 auctions with misbehaving bidders
 	@$(BIN)/python -m benchmarks.soak
 
-drill: $(DRILL) ## servers are added, replaced and killed under calls through haproxy and Envoy; needs haproxy
+drill: $(DRILL) ## replace, scale and kill servers under calls, through haproxy and Envoy
 	@$(BIN)/python -m benchmarks.drill $(DRILLS)
 
 interop: $(DEV) ## the wire against h2spec and grpc-go, which are built here; needs Go and its module proxy

@@ -3,7 +3,7 @@
 # Each worker is an `auction serve` of its own, with its own event loop, its own log in a directory below log.dir, and
 # its own limits. The kernel gives each of them connections (SO_REUSEPORT); nothing is shared while an auction runs.
 # What is told of them together is told here, through files in a directory of ours: how their reloads went (the files
-# of presence.py) and what they count. The page of metrics is put together here, every few seconds, so that a scrape
+# of presence.py) and what they count. The page of metrics is put together here, every second, so that a scrape
 # costs no worker's event loop anything and a total never falls, whichever worker is asked.
 #
 # A worker that ends by itself is begun again, later each time. Its counters are kept. When we end, however that comes,

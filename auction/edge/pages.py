@@ -13,7 +13,7 @@ from auction.edge.metrics import TABLE
 # The page of all, in the directory of the workers' own.
 PAGE: Final = "all.prom"
 # How often each is written. What is scraped is at most twice as old; scrapes are 15 s apart or more.
-SHARE_S: Final = 2.0
+SHARE_S: Final = 1.0
 
 _OVER: Final[dict[str, Callable[[float, float], float]]] = {
     **{metric.name: max if metric.over == "most" else min for metric in TABLE if metric.over != "sum"},

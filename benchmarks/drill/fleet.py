@@ -144,9 +144,9 @@ class Fleet:
     async def _start(self, pod: Pod, server: Mapping[str, Any]) -> None:
         pod.folder.mkdir()
         sections: dict[str, dict[str, Any]] = {
-            # Long enough that no auction is decided by how busy this machine is.
+            # Long enough, and enough at a time, that no call is refused because this machine is busy.
             "exchange": {"tmax_ms": 2000, "tmax_max_ms": 2000},
-            "server": {"host": pod.address, "port": PORT, "http_port": HTTP_PORT, **server},
+            "server": {"host": pod.address, "port": PORT, "http_port": HTTP_PORT, "in_flight": 4096, **server},
             "log": {"dir": str(pod.log)},
         }
         for section, given in self._settings.items():
