@@ -116,11 +116,9 @@ ADS = text(1, "a") + text(2, "1") + text(6, "<b>")
     ids=["plain", "price first", "two prices", "a deal without a name", "a field of its own", "more behind the price"],
 )  # fmt: skip
 def test_a_winning_bid_leaves_as_it_was_sent_but_for_its_price(sent: bytes, left: bytes) -> None:
-    rules = compile_rules(
-        Rules(exchange=ExchangeRules(increment={"USD": CpmMicros(10_000)}), bidders=(BidderRules("a"),))
-    )
-    request = request_bytes(json.dumps(REQUEST).encode(), lenient=True, depth=32).message
-    auction = open_auction(Arrival("A", 0, Encoding.PROTOBUF, request), rules)
+    request = {"id": "r", "imp": [{"id": "1", "banner": {}, "bidfloor": 0.5}]}
+    body = request_bytes(json.dumps(request).encode(), lenient=True, depth=32).message
+    auction = open_auction(Arrival("A", 0, Encoding.PROTOBUF, body), compile_rules(Rules(bidders=(BidderRules("a"),))))
     reply = text(1, "r") + text(2, text(1, sent) + text(2, "s"))
     answer = BidResponse.FromString(close_auction(auction, [Reply("a", ReplyStatus.BID, reply)]).response)
     assert ("r", "A", "USD", ["s"]) == (answer.id, answer.bidid, answer.cur, [one.seat for one in answer.seatbid])
