@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -54,9 +55,10 @@ def run(args: argparse.Namespace) -> int:
     # gRPC's own lines are neither JSON nor for operators: what matters in them we say ourselves.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        config = load(args.config, environ)
-        if config.server.workers > 1 and args.worker is None:
-            return supervisor.run(args.config, environ, config, announce)
+        if args.worker is None and _names_workers(args.config, environ):
+            config = load(args.config, environ)
+            if config.server.workers > 1:
+                return supervisor.run(args.config, environ, config, announce)
     except ConfigFaults as refusal:
         print(refusal, file=sys.stderr)
         return 2
@@ -79,6 +81,15 @@ def run(args: argparse.Namespace) -> int:
     except server.Unstartable as refusal:
         print(f"cannot start: {refusal}", file=sys.stderr)
         return 1
+
+
+def _names_workers(path: Path | None, environ: Mapping[str, str]) -> bool:
+    """Tell whether the setting is named: twenty thousand floors take a second to read, too long to do it twice."""
+    try:
+        named = path is not None and b"workers" in path.read_bytes()
+    except OSError:
+        return False  # which whoever loads it tells better
+    return named or "AUCTION_SERVER__WORKERS" in environ or "AUCTION_SERVER" in environ
 
 
 def announce(presence: Presence) -> None:

@@ -51,7 +51,9 @@
 {{- $_ := set $server "host" "0.0.0.0" -}}
 {{- $_ := set $server "port" 7400 -}}
 {{- $_ := set $server "http_port" 7480 -}}
+{{- if gt (int .root.Values.workers) 1 -}}
 {{- $_ := set $server "workers" (int .root.Values.workers) -}}
+{{- end -}}
 {{- $_ := set $server "notice_ms" (mul 1000 (int .root.Values.drain.noticeSeconds)) -}}
 {{- $_ := set $server "drain_s" (int (include "auction.drainSeconds" .root)) -}}
 {{- $age := $connections.ageSeconds -}}
