@@ -136,8 +136,6 @@ ABUSE: dict[str, tuple[bytes, Patience, list[bytes]]] = {
     "one_request_whole_and_one_that_never_is": (
         get() + b"GET", Patience(LONG, SHORT, LONG, SHORT), [b"200", b"408"],
     ),
-    "silence": (b"", Patience(SHORT, LONG, LONG, LONG), []),
-    "silence_behind_an_answer": (get(), Patience(SHORT, LONG, LONG, LONG), [b"200"]),
     "blank_lines_for_ever": (b"\r\n" * 20_000, Patience(LONG, LONG, LONG, SHORT), [b"400"]),
     "a_head_too_long": (
         b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 10_000, Patience(LONG, LONG, LONG, SHORT), [b"400"],
@@ -171,6 +169,12 @@ async def test_abuse_is_answered_once_closed_and_felt_by_nobody_else(name: str) 
         await healthy.calls()
         await healthy.close()
         assert await eventually(lambda: not listener.open)
+
+
+@pytest.mark.parametrize(("octets", "answers"), [(b"", 0), (get(), 1)])
+async def test_a_caller_that_asks_nothing_more_is_sent_away(octets: bytes, answers: int) -> None:
+    async with serving(Echo(), Patience(0.2, LONG, LONG, LONG)) as listener:
+        assert answers == (await said(listener.port, octets)).count(b" 200 OK")
 
 
 async def test_requests_sent_ahead_are_answered_in_order() -> None:
@@ -354,12 +358,54 @@ async def test_a_server_that_refuses_is_tried_by_few_attempts_however_many_ask()
         assert Fault.UNREACHABLE is fault
         assert f"Cannot connect to 127.0.0.1:{port}" in str(detail)
     assert 1 <= attempts < 20
+    # All who ask when its time has come share one.
+    pool._retry_at, attempts = 0.0, 0
+    assert {Fault.UNREACHABLE} == {fault for fault, _ in await asyncio.gather(*(asked(pool, HEAD) for _ in range(50)))}
+    assert 1 == attempts
     async with http_peer(echoes, port):
         while (await asked(pool, HEAD, b"back"))[0] != 200:
             pass
         # What was learnt is forgotten: requests have connections of their own again.
         assert [(200, b"x")] * 8 == await asyncio.gather(*(asked(pool, HEAD, b"x") for _ in range(8)))
     await pool.close()
+
+
+async def test_a_server_that_takes_no_more_connections_is_asked_over_those_that_it_has() -> None:
+    async def held(exchange: Exchange) -> None:
+        await go.wait()
+        await echoes(exchange)
+
+    go, attempts = asyncio.Event(), 0
+
+    async def refused() -> None:
+        nonlocal attempts
+        attempts += 1
+        raise ConnectionRefusedError("full")
+
+    async with pooled(held) as (pool, peer):
+        await pool.warm(1)
+        pool._connect = refused  # type: ignore[method-assign]
+        calls = [asyncio.create_task(asked(pool, HEAD, b"%d" % number)) for number in range(20)]
+        assert await eventually(lambda: bool(attempts) and len(peer.requests) == 1)
+        go.set()
+        assert [(200, b"%d" % number) for number in range(20)] == await asyncio.gather(*calls)
+        assert attempts <= 4
+
+
+async def test_a_connection_that_is_unfit_is_given_to_nobody_not_even_at_once() -> None:
+    async with pooled(echoes) as (pool, _):
+        await pool.warm(2)
+        assert await eventually(lambda: len(pool._kept) == 2)
+        pool._kept[-1].data_received(b"unasked")
+        assert (200, b"x") == await asked(pool, HEAD, b"x")
+
+
+async def test_a_name_whose_addresses_do_not_answer_is_asked_for_again() -> None:
+    async with pooled(echoes) as (pool, _):
+        pool._resolved, pool._resolved_at = ["127.0.0.3"], float("inf")
+        assert Fault.UNREACHABLE is (await asked(pool, HEAD))[0]
+        pool._retry_at = 0.0
+        assert (200, b"x") == await asked(pool, HEAD, b"x")
 
 
 async def test_requests_that_wait_for_a_server_that_refuses_all_fail() -> None:
