@@ -438,8 +438,10 @@ class Server:
         """Write down what this worker counts, again and again, so that nobody has to ask it."""
         beside = file.with_suffix(".new")
         while True:
-            beside.write_bytes(self._metrics.page())
-            beside.replace(file)
+            # A disk that is full for a while: the counts are older then.
+            with contextlib.suppress(OSError):
+                beside.write_bytes(self._metrics.page())
+                beside.replace(file)
             await asyncio.sleep(SHARE_S)
 
     def _read_age(self) -> list[tuple[tuple[str, ...], float]]:

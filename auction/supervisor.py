@@ -146,16 +146,11 @@ class Supervisor:
         beside.replace(self._folder / PAGE)
 
     async def _keep(self, number: int) -> int:
-        """Have this worker run, again and again, until we stop."""
+        """Have this worker run, again and again, until we stop; give its last exit code."""
         backoff_s = BACKOFF_FIRST_S
         while True:
             begun = self._clock.monotonic()
-            process = await self._spawn(number)
-            self._workers[number] = process
-            if self.stopping.is_set():  # while it was begun
-                process.terminate()
-            await self._hear(number, process)
-            code = await process.wait()
+            code = await self._live(number)
             was_ready = number in self._ready
             self._ready.discard(number)
             if self.stopping.is_set():
@@ -166,16 +161,28 @@ class Supervisor:
                 self.stop()
                 return max(code, 1)
             self._bury(number)
-            lived_s = self._clock.monotonic() - begun
-            backoff_s = BACKOFF_FIRST_S if lived_s > STEADY_S else backoff_s
-            fields = {"worker": number, "pid": process.pid, "code": code, "again_s": backoff_s}
-            _log.error("a worker ended", extra={"fields": fields})
+            if self._clock.monotonic() - begun > STEADY_S:
+                backoff_s = BACKOFF_FIRST_S
+            _log.error("a worker ended", extra={"fields": {"worker": number, "code": code, "again_s": backoff_s}})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(backoff_s):
                     await self.stopping.wait()
                     return 1  # it lost what was in its queue
             backoff_s = min(2 * backoff_s, BACKOFF_MAX_S)
             self._restarts += 1
+
+    async def _live(self, number: int) -> int:
+        """Have this worker run once; give its exit code."""
+        try:
+            process = await self._spawn(number)
+        except OSError as refusal:  # no memory, too many processes: what may pass
+            _log.error("a worker cannot be begun: %s", refusal)
+            return 1
+        self._workers[number] = process
+        if self.stopping.is_set():  # while it was begun
+            process.terminate()
+        await self._hear(number, process)
+        return await process.wait()
 
     async def _spawn(self, number: int) -> asyncio.subprocess.Process:
         words = ["serve", "--worker", str(self._folder / f"{number}.prom")]
@@ -230,7 +237,9 @@ class Supervisor:
             self._tell(self._presence(told))
             if self._clock.monotonic() - shared >= SHARE_S:
                 shared = self._clock.monotonic()
-                self.share()
+                # A disk that is full for a while: the page is older then.
+                with contextlib.suppress(OSError):
+                    self.share()
 
     def _presence(self, told: Iterable[Presence]) -> Presence:
         host, log = self._config.server.host, self._config.log.dir
@@ -257,7 +266,7 @@ class Supervisor:
         page = self._folder / f"{number}.prom"
         self._gone = merged([self._gone, counted(_content(page))])
         page.unlink(missing_ok=True)
-        self._workers.pop(number)
+        self._workers.pop(number, None)
 
     def _own(self) -> bytes:
         return plain({"auction_workers": len(self._ready), "auction_worker_restarts_total": self._restarts})
