@@ -385,7 +385,12 @@ async def test_a_server_that_takes_no_more_connections_is_asked_over_those_that_
     async with pooled(held) as (pool, peer):
         await pool.warm(1)
         pool._connect = refused  # type: ignore[method-assign]
-        calls = [asyncio.create_task(asked(pool, HEAD, b"%d" % number)) for number in range(20)]
+        pool._backoff_s = LONG
+        calls = []
+        for number in range(20):
+            calls.append(asyncio.create_task(asked(pool, HEAD, b"%d" % number)))
+            for _ in range(3):  # turns in which attempts fail
+                await asyncio.sleep(0)
         assert await eventually(lambda: bool(attempts) and len(peer.requests) == 1)
         go.set()
         assert [(200, b"%d" % number) for number in range(20)] == await asyncio.gather(*calls)
