@@ -31,11 +31,13 @@ REPLY_BYTES = 300  # two bids
 OUTSTANDING = 64
 CALLS = 4_000  # in each run: at 10 us, ten times the clock's grain
 RUNS = 7
+PATIENCE_S = 10.0  # nothing is late here: what is measured is the cost of a call that is answered
 TRANSPORTS = {"wire": (WireServer, WireBidder), "grpcio": (GrpcServer, GrpcBidder)}
 
 
 def rows() -> Iterator[tuple[str, str, list[float]]]:
     """Measure and give (name, unit, a number each run): CPU microseconds by call, for 0 (an echo), 1, 4, 8 bidders."""
+    free = os.sched_getaffinity(0)
     for bidders in (0, 1, 4, 8):
         measured: dict[str, list[float]] = {name: [] for name in TRANSPORTS}
         with ExitStack() as stack:
@@ -44,12 +46,14 @@ def rows() -> Iterator[tuple[str, str, list[float]]]:
                 name: child(stack, ["-m", "benchmarks.wire", name, *map(str, json.loads(line["ports"]))], ENGINE_CORE)
                 for name in TRANSPORTS
             }
+            os.sched_setaffinity(0, {OTHER_CORE})
             for turn in range(RUNS + 1):
                 for name, engine in engines.items():
                     before = cpu_ns(int(engine["pid"]))
                     asyncio.run(load(int(engine["port"])))
                     if turn:  # the first warms up
                         measured[name].append((cpu_ns(int(engine["pid"])) - before) / CALLS / 1000)
+        os.sched_setaffinity(0, free)
         for name, runs in measured.items():
             row = f"transport.{name}.{bidders}.cpu_us" if bidders else f"transport.{name}.echo.cpu_us"
             yield row, "us", runs
@@ -57,7 +61,6 @@ def rows() -> Iterator[tuple[str, str, list[float]]]:
 
 async def load(port: int) -> None:
     """Call an engine, OUTSTANDING calls at a time; RuntimeError if one is not OK."""
-    os.sched_setaffinity(0, {OTHER_CORE})
     channel = Channel("127.0.0.1", port)
     await channel.open()
     method, body = channel.method(METHOD), b"q" * REQUEST_BYTES
@@ -78,7 +81,7 @@ async def load(port: int) -> None:
         nonlocal left, under_way
         left -= 1
         under_way += 1
-        channel.unary(method, body, done, channel.now() + 5)
+        channel.unary(method, body, done, channel.now() + PATIENCE_S)
 
     for _ in range(OUTSTANDING):
         ask()
@@ -98,7 +101,7 @@ class Engine:
         if not left:
             done(Outgoing(incoming.body))
             return settled
-        deadline = Deadline(self._clock.monotonic() + 0.1)
+        deadline = Deadline(self._clock.monotonic() + PATIENCE_S)
         bodies: list[bytes] = []
 
         def replied(status: ReplyStatus, body: bytes, detail: str) -> None:
