@@ -717,7 +717,7 @@ async def test_a_call_without_or_with_two_messages_is_refused() -> None:
             ended: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
             again = Ask(one, lambda *told: ended.set_result(told))  # noqa: B023
             again.block, again.octets = method.block(None), octets
-            one._send(again, None)
+            one._put(again, one.ready[0])
             status, _, told, _ = await ended
             assert (Status.INTERNAL, words) == (status, told)
 

@@ -136,7 +136,11 @@ class Channel:
         ask.block, ask.octets = method.block(left), message_of(body, method)
         if enforce and deadline is not None:
             ask.bucket = self._wheel.add(deadline, ask)
-        self._send(ask, None)
+        link = self._pick(None)
+        if link is not None:
+            self._put(ask, link)
+        else:
+            self._wait(ask)
         return ask
 
     def dialogue(
@@ -185,11 +189,9 @@ class Channel:
             del self.queue[ask]
             self._put(ask, link)
 
-    def _send(self, ask: Ask, tried: Link | None) -> None:
-        link = self._pick(tried)
-        if link is not None:
-            self._put(ask, link)
-        elif not self.ready and not self._replacing:
+    def _wait(self, ask: Ask) -> None:
+        """Keep a call until there is a stream for it, where there may soon be one."""
+        if not self.ready and not self._replacing:
             ask.end(Status.UNAVAILABLE, b"", self._reason(), True)
         elif len(self.queue) >= QUEUE_MAX:
             ask.end(Status.UNAVAILABLE, b"", "no stream is free", True)
@@ -211,6 +213,9 @@ class Channel:
         """Give the next connection that has a stream to spare."""
         ready = self.ready
         count = len(ready)
+        if count == 1:
+            link = ready[0]
+            return link if link is not tried and link.connection.may_open else None
         for _ in range(count):
             self._turn += 1
             if self._turn >= count:

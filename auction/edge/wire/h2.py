@@ -41,6 +41,7 @@ from auction.edge.wire.outbound import Outbound
 from auction.edge.wire.streams import TABLE, Arrival, Scope, State, Step, Stream
 
 _unpack: Final = frames.HEAD.unpack_from
+_pack: Final = frames.HEAD.pack
 # Members of enumerations are looked up slowly; these are asked for in every frame.
 _IDLE, _OPEN, _LOCAL = State.IDLE, State.OPEN, State.HALF_CLOSED_LOCAL
 _HEADERS, _HEADERS_END, _DATA_END = Step.RECV_HEADERS, Step.RECV_HEADERS_END, Step.RECV_DATA_END
@@ -386,7 +387,22 @@ class Connection:
         assert self.goaway_last is None
         stream_id = self.last_id + 2 if self.last_id else 1
         self.last_id = stream_id
-        stream = self.streams[stream_id] = Stream(stream_id, _OPEN, self.outbound.peer_window, self.recv_initial)
+        outbound = self.outbound
+        window = outbound.peer_window
+        if data is not None and outbound.fits(len(data), window, len(block)):
+            # All of it at once, as nearly always: OPEN and left again.
+            size = len(data)
+            outbound.send_window -= size
+            outbound.useful += 1
+            stream = self.streams[stream_id] = Stream(stream_id, _LOCAL, window - size, self.recv_initial)
+            self.out += (
+                _pack(0, len(block), HEADERS, END_HEADERS, stream_id),
+                block,
+                _pack(0, size, DATA, END_STREAM, stream_id),
+                data,
+            )
+            return stream
+        stream = self.streams[stream_id] = Stream(stream_id, _OPEN, window, self.recv_initial)
         self.send(stream, block, data)
         return stream
 

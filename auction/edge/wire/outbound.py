@@ -50,8 +50,34 @@ class Outbound:
         out.clear()
         return octets
 
+    def fits(self, size: int, window: int, block: int) -> bool:
+        """Whether a header block and so many octets may leave now, each in one frame."""
+        most = self.peer_frame
+        return size <= window and size <= self.send_window and size <= most and block <= most and not self.lead
+
     def send(self, stream: Stream, block: bytes, data: bytes | None = None, trailers: bytes | None = None) -> None:
         """Send header fields; with `data` the whole message, ended by `trailers` where there are some."""
+        if (
+            data
+            and trailers
+            and stream.queue is None
+            and self.fits(len(data), stream.send_window, max(len(block), len(trailers)))
+        ):
+            # All of it at once, as nearly always.
+            stream_id, size = stream.id, len(data)
+            stream.send_window -= size
+            self.send_window -= size
+            self.useful += 1
+            self.out += (
+                _head(0, len(block), HEADERS, END_HEADERS, stream_id),
+                block,
+                _head(0, size, DATA, 0, stream_id),
+                data,
+                _head(0, len(trailers), HEADERS, END_HEADERS | END_STREAM, stream_id),
+                trailers,
+            )
+            self.step(stream, _HEADERS_END)
+            return
         if self.lead:
             block, self.lead = NO_TABLE + block, False
         out = self.out
