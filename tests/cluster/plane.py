@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import ssl
 import subprocess
@@ -170,12 +171,9 @@ class Cluster:
         return subprocess.Popen([self.programs / program, *words], env=self.environ(), stdout=silent, stderr=silent)
 
     def environ(self) -> dict[str, str]:
-        home = str(self.folder)
-        return {
-            "PATH": f"{self.programs}:/usr/local/bin:/usr/bin:/bin",
-            "KUBECONFIG": str(self.kubeconfig),
-            "HOME": home,
-        }
+        """Give an environment in which these programs and this cluster come first, and no other cluster is known."""
+        path = f"{self.programs}{os.pathsep}{os.environ['PATH']}"
+        return {"PATH": path, "KUBECONFIG": str(self.kubeconfig), "HOME": str(self.folder)}
 
     def apply(self, *objects: Object) -> None:
         done = self.run("kubectl", "apply", "--server-side", "--filename", "-", stdin=yaml.safe_dump_all(objects))

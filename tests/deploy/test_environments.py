@@ -31,6 +31,7 @@ from deploy.rollout import (
     with_canary,
 )
 from deploy.values import CHART
+from tests.cluster.trials import TRIALS
 
 ROOT = DEPLOY.parent
 VERSION = "0.1.0"
@@ -365,3 +366,19 @@ def test_every_alert_and_every_panel_that_is_to_be_watched_is_there() -> None:
     dashboard = json.loads((CHART / "files" / "dashboard.json").read_text())
     panels = {panel["title"] for panel in dashboard["panels"]}
     assert set() == set(re.findall(r"\*([A-Z][^*]+)\*", watched)) - panels
+
+
+def test_what_was_tried_on_a_cluster_is_what_is_said_of_it() -> None:
+    begun, _, rest = SAID[DEPLOY / "README.md"].partition("<!-- make test-cluster -->\n")
+    rows = [line.strip("| ").split(" | ") for line in rest.partition("<!-- end -->")[0].strip().splitlines()[2:]]
+    assert begun
+    assert [trial.claim for trial in TRIALS] == [claim for claim, *_ in rows]
+    assert {"holds"} == {holds for _, holds, *_ in rows}
+
+
+def test_without_a_go_toolchain_no_cluster_is_tried_and_it_says_why(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.cluster"]
+    environ = {**os.environ, "PATH": str(tmp_path)}
+    ran = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert 1 == ran.returncode
+    assert ran.stderr.startswith("test-cluster: not run: it needs a Go toolchain, ")
