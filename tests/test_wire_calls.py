@@ -281,11 +281,11 @@ async def test_a_deadline_ends_a_call_on_both_sides() -> None:
         call.on_cancel = cancelled.set
 
     async with serving(hang) as server, channel(server.port) as one:
-        status, _, _, ours = await ask(one, timeout_s=0.3)
+        status, _, _, ours = await ask(one, timeout_s=0.5)
         assert (Status.DEADLINE_EXCEEDED, True) == (status, ours)
         await cancelled.wait()
         assert await eventually(lambda: not one.ready[0].connection.streams)
-    assert 0 < left[0] < 0.301
+    assert 0 < left[0] < 0.501
 
 
 async def test_a_server_ends_a_call_whose_deadline_passed() -> None:
@@ -593,7 +593,11 @@ async def test_metadata_arrives_text_and_binary() -> None:
     sent = (("x-key", "v"), ("x-key", "w"), ("raw-bin", b"\0\xff"))
     async with serving(keep) as server:
         async with channel(server.port) as one:
-            await ask(one, metadata=sent)
+            asked = Asked(one, metadata=sent)
+            await asked.ended
+            assert asked.ask.ending is not None
+            assert "fÃ¼r" == asked.ask.ending.text["x-told"]  # octets as they came: HTTP names no encoding
+            assert b"\0z" == asked.ask.ending.binary["y-bin"]
         async with aio.insecure_channel(f"127.0.0.1:{server.port}") as other:
             call = other.unary_unary(PATH)(b"", metadata=sent)
             await call

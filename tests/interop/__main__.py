@@ -130,7 +130,7 @@ async def asked(channel: Channel) -> str:
         deadline = channel.now() + 60
         dialogue = channel.dialogue(talk, heard.put_nowait, lambda status, words: heard.put_nowait(status), deadline)
         if dialogue is None:
-            return f"no dialogue: {await heard.get()}"
+            return f"no dialogue: {await heard.get()!r}"
         for size in SIZES:
             body = bytes(at * at >> 3 & 0xFF for at in range(size))
             channel.unary(

@@ -75,7 +75,10 @@ class Method:
 
 
 class Ask(msgspec.Struct, eq=False):
-    """One unary call. `done` is called once, unless it was cancelled first."""
+    """One unary call. `done` is called once, unless it was cancelled first.
+
+    `ending` has the peer's trailers, with their metadata, by the time that `done` is called.
+    """
 
     channel: Channel
     done: Done | None
@@ -86,6 +89,7 @@ class Ask(msgspec.Struct, eq=False):
     link: Link | None = None
     stream: Stream | None = None
     retried: bool = False
+    ending: Ending | None = None
     _head: ResponseHead | None = None
     _reader: Reader | None = None
     _message: bytes | None = None
@@ -120,6 +124,7 @@ class Ask(msgspec.Struct, eq=False):
             if head.plain and not ending.status and ending.said:
                 body = whole(arrival.data)
                 if body is not None and len(body) <= self.channel.bounds.octets:
+                    self.ending = ending
                     self.end(Status.OK, body, "", False)
                     return
         if fields is not None:
@@ -159,7 +164,7 @@ class Ask(msgspec.Struct, eq=False):
         if head is None:
             self.end(Status.INTERNAL, b"", "an end without header fields", True)
             return
-        ending = head.ending if trailers is None else ending_of(trailers)
+        self.ending = ending = head.ending if trailers is None else ending_of(trailers)
         if head.fault is not None and not head.ending.said:
             self.end(head.fault, b"", head.message, True)
         elif not ending.said:
