@@ -461,6 +461,23 @@ async def test_a_queued_call_may_be_withdrawn_and_ends_with_its_channel() -> Non
         assert Status.UNAVAILABLE is (await ask(one))[0]
 
 
+async def test_a_connection_whose_stream_numbers_run_out_is_replaced_and_no_call_is_lost() -> None:
+    held: list[Call] = []
+    async with serving(held.append) as server, channel(server.port) as one:
+        first = one.ready[0]
+        first.connection.last_id = frames.STREAM_MAX - 10
+        before = Asked(one)
+        assert await eventually(lambda: 1 == len(held))
+        first.tick()
+        after = Asked(one)
+        assert await eventually(lambda: 2 == len(held))
+        assert one.ready[0] is not first
+        for call in held:
+            call.answer(b"done")
+        assert [Status.OK] * 2 == [(await each.ended)[0] for each in (before, after)]
+        assert await eventually(lambda: first.lost)
+
+
 async def test_a_peer_that_gives_no_sign_of_life_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     lives = Lives(keepalive_s=0, keepalive_timeout_s=1)
 
