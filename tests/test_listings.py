@@ -49,10 +49,9 @@ def test_a_bid_is_held_back_where_its_seat_or_creative_is_listed_against_it(
         body = msgspec.json.encode({"id": "r", "seatbid": [{"seat": seat, "bid": [bid]}]})
         message = codec.response_bytes(body, lenient=True, depth=32).message
         replies.append(Reply(f"b{row}", ReplyStatus.BID, message))
-    made = offers(
-        read(auction, replies), auction.request, auction.survey, rules.rules.exchange, checks_of(auction), rules.market.order,
-        rules.listings, rules.rules.limits,
-    )  # fmt: skip
+    exchange, order, limits = rules.rules.exchange, rules.market.order, rules.rules.limits
+    heard, checks = read(auction, replies), checks_of(auction)
+    made = offers(heard, auction.request, auction.survey, exchange, checks, order, rules.listings, limits)
     for row, ((seats, creatives), (seat, creative)) in enumerate(zip(listed, sent, strict=True)):
         held = bool((seats and (not seat or seat not in seats)) or creative in creatives or not creative)
         assert held == bool(made.places[row * PLACE_CELLS + HELD])
