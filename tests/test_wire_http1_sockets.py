@@ -413,6 +413,18 @@ async def test_a_name_whose_addresses_do_not_answer_is_asked_for_again() -> None
         assert (200, b"x") == await asked(pool, HEAD, b"x")
 
 
+async def test_a_server_that_was_not_there_ahead_of_time_is_tried_by_who_asks_first() -> None:
+    async with http_peer(echoes) as gone:
+        port = gone.port
+    pool = Pool(address(f"http://127.0.0.1:{port}/"), LIMITS, connections_max=2)
+    pool._backoff_s = LONG
+    await pool.warm(2)
+    async with http_peer(echoes, port):
+        ending = await asked(pool, HEAD)
+        assert not isinstance(ending[0], Fault), ending
+        await pool.close()
+
+
 async def test_requests_that_wait_for_a_server_that_refuses_all_fail() -> None:
     async with http_peer(echoes) as gone:
         port = gone.port

@@ -16,6 +16,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, cast
 
 from auction.edge.wire.http1.client import ClientConnection, every
@@ -80,8 +81,12 @@ class Pool:
         self._empty: asyncio.Future[None] | None = None
 
     async def warm(self, count: int) -> None:
-        """Open `count` connections ahead; return when they are there, or have plainly failed."""
-        attempts = [self._attempt() for _ in range(min(count, self._connections_max))]
+        """Open `count` connections ahead; return when they are there, or have plainly failed.
+
+        Whoever asks first afterwards is not made to wait for it: only a failure that met a request is one to back off
+        from.
+        """
+        attempts = [self._attempt(ahead=True) for _ in range(min(count, self._connections_max))]
         if attempts:
             await asyncio.wait(attempts)
 
@@ -136,13 +141,13 @@ class Pool:
         while len(self._attempts) < min(room, len(self._waiting)):
             self._attempt()
 
-    def _attempt(self) -> asyncio.Task[None]:
+    def _attempt(self, *, ahead: bool = False) -> asyncio.Task[None]:
         task = self._loop.create_task(self._connect())
         self._attempts.add(task)
-        task.add_done_callback(self._attempted)
+        task.add_done_callback(partial(self._attempted, ahead))
         return task
 
-    def _attempted(self, task: asyncio.Task[None]) -> None:
+    def _attempted(self, ahead: bool, task: asyncio.Task[None]) -> None:
         self._attempts.discard(task)
         if task.cancelled() or self._closed:
             return
@@ -152,6 +157,8 @@ class Pool:
             self._grow()
             return
         self._reason = f"Cannot connect to {self._to.host}:{self._to.port}: {str(failure) or type(failure).__name__}"
+        if ahead and not self._waiting:
+            return
         chance = int.from_bytes(os.urandom(2), "big") / 65_536
         self._retry_at = self._loop.time() + self._backoff_s * (0.5 + chance / 2)
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
