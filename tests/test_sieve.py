@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from auction.core.auction import CompiledRules, compile_rules, open_auction
 from auction.core.creatives import insecure
 from auction.core.kernels.clear import COLUMNS, COMPETITOR, RANKED, TOLD_FLOOR
+from auction.core.kernels.sieve import ATTRIBUTES_SIEVED
 from auction.core.offers import Offers
 from auction.core.openrtb import json as codec
 from auction.model.auction import Arrival, Auction, Encoding
@@ -186,6 +187,10 @@ def with_(request: Json, **members: Any) -> Json:
     return {**request, **members}
 
 
+def battr(count: int) -> Json:
+    return {"imp": [{"id": "1", "banner": {"battr": list(range(100, 100 + count))}}]}
+
+
 BADV = with_(BANNER, badv=["ford.com", "Bücher.example", "a.b.c.", ""])
 BCAT = with_(BANNER, bcat=["IAB1", "7"], cattax=2)
 BAPP = with_(BANNER, bapp=["com.example.app", ""])
@@ -249,6 +254,8 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "language unsaid": (SPEAK, BID + text(25, ""), THROUGH, None),
     # attributes
     "attribute unblocked": (BATTR, BID + number(11, 7), THROUGH, None),
+    "attribute beside as many blocked as are compared": (battr(ATTRIBUTES_SIEVED), BID + number(11, 7), THROUGH, None),
+    "attribute beside more blocked": (battr(ATTRIBUTES_SIEVED + 1), BID + number(11, 7), HELD, None),
     "attribute blocked": (BATTR, BID + number(11, 6), HELD, ATTRIBUTE),
     "attribute blocked, packed": (BATTR, BID + packed(11, 1, 6), HELD, ATTRIBUTE),
     "attributes packed and not": (BATTR, BID + packed(11, 1, 2) + number(11, 6), HELD, ATTRIBUTE),

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from auction.core.kernels.survey import DEAL_CELLS
 from auction.core.openrtb import json as codec
 from auction.core.openrtb import requests, views
 from auction.model.errors import InvalidRequest
@@ -191,6 +192,15 @@ def test_what_is_read_of_a_request_is_what_its_message_says(r: Random) -> None:
 def test_what_is_read_of_the_corpus_is_what_its_messages_say(name: str) -> None:
     message = message_of(files("bidders").joinpath("requests", name).read_bytes())
     holds(surveyed(message)[2], message)
+
+
+def test_deals_beyond_the_limit_are_counted_and_not_read() -> None:
+    deals = [{"id": str(place)} for place in range(LIMITS.deals_per_imp + 1)]
+    used = []
+    for count in (0, LIMITS.deals_per_imp, LIMITS.deals_per_imp + 1):
+        request = {"id": "r", "imp": [{"id": "1", "banner": {}, "pmp": {"deals": deals[:count]}}]}
+        used.append(len(requests.survey_request(message_of(json.dumps(request).encode()), LIMITS)[1]))
+    assert used[0] == used[2] == used[1] - LIMITS.deals_per_imp * DEAL_CELLS
 
 
 def told_at_random(r: Random, request: BidRequest) -> dict[Whose, Told]:

@@ -13,7 +13,7 @@ __all__ = ["clear", "sift", "survey", "warm_up"]
 def warm_up() -> None:
     """Run every kernel once, so that whatever is still to be loaded or compiled is, before anybody waits for it."""
     nothing, cells = np.empty(0, np.uint8), np.empty(room(0, 0), np.int64)
-    assert survey(nothing, 0, cells) == len(cells)
+    assert survey(nothing, 0, 0, cells) == len(cells)
     assert sift(nothing, nothing, cells, np.zeros(SHEET_HEAD, np.int64), nothing, np.zeros(LISTINGS_HEAD, np.int64),
                 np.empty(0, np.int64)) == 0  # fmt: skip
     fold(" " * KERNEL_PAYS)

@@ -148,6 +148,9 @@ _FIELD_CRID, _FIELD_ATTR, _FIELD_DEALID, _FIELD_BUNDLE, _FIELD_CAT, _FIELD_W, _F
 _FIELD_LANGUAGE, _FIELD_LANGB, _FIELD_CATTAX, _FIELD_DUR, _FIELD_MTYPE, _FIELD_ADM_NATIVE = 25, 29, 30, 32, 33, 50
 _BANNER, _VIDEO, _AUDIO, _NATIVE = 1, 2, 3, 4
 _PRICE_MAX = LIMIT / MICROS
+# Blocked attributes that those of a bid are compared with one by one. The standard lists 17; where a request has more,
+# bids that list anything are held back, so that a long list in either costs no product of both.
+ATTRIBUTES_SIEVED: Final = 64
 # FNV-1a of 32 bits: its products fit an int64, so that interpreted and compiled say the same without a warning.
 _FNV_OFFSET, _FNV_PRIME, _FNV_BITS = 0x811C9DC5, 0x1000193, 0xFFFFFFFF
 
@@ -489,7 +492,7 @@ def _hold(
     if lists:
         categories = asked[CATEGORIES + 1] > 0 and taxonomy == asked[TAXONOMY]
         domains = asked[DOMAINS + 1] > 0
-        if categories and sheet[HOLDS_CATEGORIES]:
+        if (categories and sheet[HOLDS_CATEGORIES]) or attributes > ATTRIBUTES_SIEVED:
             return 1
         if _lists_something_blocked(data, start, end, wanted, domains, categories, attributes, asked, blocked):
             return 1

@@ -339,7 +339,7 @@ def _deal(
     return used
 
 
-@njit(INT(BYTES, INT, INT, INT, CELLS, INT, CELLS, DOUBLES), cache=True)
+@njit(INT(BYTES, INT, INT, INT, CELLS, INT, INT, CELLS, DOUBLES), cache=True)
 def _imp(
     data: NDArray[np.uint8],
     at: int,
@@ -347,6 +347,7 @@ def _imp(
     imp: int,
     cells: NDArray[np.int64],
     used: int,
+    deals_max: int,
     bits: NDArray[np.int64],
     doubles: NDArray[np.float64],
 ) -> int:  # pragma: no cover
@@ -392,7 +393,10 @@ def _imp(
                     place = behind(data, place, inner & 7)
                 deal = used
                 cells[imp + DEALS], cells[imp + DEALS + 1] = deal, deals
-                used += deals * DEAL_CELLS
+                if deals > deals_max:
+                    value = stop  # the request is refused for it
+                else:
+                    used += deals * DEAL_CELLS
                 cells[deal:used] = 0
                 place = value
                 while place < stop:
@@ -460,13 +464,14 @@ def _device(data: NDArray[np.uint8], at: int, end: int, cells: NDArray[np.int64]
         at = behind(data, at, key & 7)
 
 
-@njit(INT(BYTES, INT, CELLS), cache=True)
-def survey(data: NDArray[np.uint8], imps: int, cells: NDArray[np.int64]) -> int:  # pragma: no cover
+@njit(INT(BYTES, INT, INT, CELLS), cache=True)
+def survey(data: NDArray[np.uint8], imps: int, deals_max: int, cells: NDArray[np.int64]) -> int:  # pragma: no cover
     """Walk over a BidRequest and write its cells.
 
-        data     (bytes,) uint8     as protobuf's serialiser wrote it, without unknown fields
-        imps     int                how many impressions it has
-    out cells    (n,) int64         laid out as named above; n is at least room(bytes, imps)
+        data      (bytes,) uint8    as protobuf's serialiser wrote it, without unknown fields
+        imps      int               how many impressions it has
+        deals_max int               of an impression with more, deals are counted and not read
+    out cells     (n,) int64        laid out as named above; n is at least room(bytes, imps)
 
     Gives how many cells are used.
     """
@@ -493,7 +498,7 @@ def survey(data: NDArray[np.uint8], imps: int, cells: NDArray[np.int64]) -> int:
             listed = 0
             if field == 2:
                 cells[imp + IMP_AT] = start
-                used = _imp(data, value, at, imp, cells, used, bits, doubles)
+                used = _imp(data, value, at, imp, cells, used, deals_max, bits, doubles)
                 imp += IMP_CELLS
             elif field == 1:
                 cells[ID], cells[ID + 1] = value, size

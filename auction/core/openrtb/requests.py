@@ -108,7 +108,7 @@ def survey_request(message: RequestMessage, limits: Limits) -> tuple[Survey, lis
     message.DiscardUnknownFields()
     body = message.SerializeToString()
     cells = np.empty(room(len(body), imps), np.int64)
-    used = cells[: survey(np.frombuffer(body, np.uint8), imps, cells)]
+    used = cells[: survey(np.frombuffer(body, np.uint8), imps, limits.deals_per_imp, cells)]
     return Survey(body, used.tobytes()), used.tolist()
 
 

@@ -56,11 +56,15 @@ def view(
             return _view_of_message(message, imps, tmax_ms, told)
     pieces: list[bytes] = []
     done = 0
+    deals_told: dict[int, list[tuple[int, Told]]] = {}
+    for whose, floors in told.items():
+        if len(whose) == 3:
+            deals_told.setdefault(whose[0], []).append((whose[2], floors))
     if len(imps) < cells[IMPS] or told:
         for row in range(cells[IMPS]):
             imp = HEAD + row * IMP_CELLS
             own = told.get((row,))
-            deals = [(whose[2], floors) for whose, floors in told.items() if whose[0] == row and len(whose) == 3]
+            deals = deals_told.get(row, ())
             if row in imps and own is None and not deals:
                 continue
             pieces.append(body[done : cells[imp + IMP_AT]])
