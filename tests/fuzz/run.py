@@ -13,7 +13,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -146,7 +146,10 @@ def work(
     warnings.simplefilter("error")
     warm_up()
     known: set[str] = set()
+    parent = parent_process()
     for number in range(first, executions, processes):
+        if parent is not None and not parent.is_alive():
+            return  # however it ended, nobody waits for the rest
         at[place] = number
         case = cases.made(seed, number)
         end, fault = run(case)
