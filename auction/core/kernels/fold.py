@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import njit
 from numpy.typing import NDArray
 
+from auction.core.kernels.wire import BYTES, INT, PAIR
 from auction.model.draws import FNV_OFFSET, fnv1a64, framed
 
 _HALF = 0xFFFFFFFF
-_BYTES = types.Array(types.uint8, 1, "C", readonly=True)
-_PAIR = types.Tuple((types.int64, types.int64))  # type: ignore[no-untyped-call]  # numba has no types for it
 
 
-@njit(_PAIR(_BYTES, types.int64, types.int64), cache=True)
+@njit(PAIR(BYTES, INT, INT), cache=True)
 def _folded(data: NDArray[np.uint8], high: int, low: int) -> tuple[int, int]:  # pragma: no cover
     for byte in data:
         low ^= int(byte)

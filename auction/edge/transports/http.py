@@ -276,7 +276,7 @@ class _Application:
             return self._endpoint(
                 Incoming(path, request.fields, body, cast("Deadline | None", request.note)), answering
             )
-        except Exception:
+        except Exception:  # ours: the caller hears that there was one, and no other call ends with it
             # A fault of ours is written down where we can read it; the caller is told no more than that there was one.
             _log.exception("a call to %s failed", path)
             answering(Outgoing(status=Status.INTERNAL, message="internal error"))

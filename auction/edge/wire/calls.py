@@ -128,7 +128,7 @@ class Call(msgspec.Struct, eq=False):
                     self.on_message(message)
             if arrival.ended and self._stream is not None and self.on_end is not None:
                 self.on_end()
-        except Exception:
+        except Exception:  # ours, whatever it is: this call ends with it, and no other does
             self._failed()
 
     def _one(self, messages: list[bytes], ended: bool) -> None:
@@ -149,7 +149,7 @@ class Call(msgspec.Struct, eq=False):
         assert self.head.handler is not None
         try:
             self.head.handler(self)
-        except Exception:
+        except Exception:  # ours, whatever it is: this call ends with it, and no other does
             self._failed()
 
     def _failed(self) -> None:

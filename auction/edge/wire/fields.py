@@ -162,7 +162,7 @@ class _Table(HeaderTable):
     def maxsize(self, newmax: int) -> None:
         if newmax != self._maxsize:
             self.changes += 1
-        HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined]
+        HeaderTable.maxsize.fset(self, newmax)  # type: ignore[attr-defined]  # a property is not known to have it
 
 
 class Blocks:
