@@ -31,13 +31,34 @@ OWN: Final = {
     "Log": ("dir",),
 }
 
+# Of a network, where a word that is spelt wrong would let in or out whom nobody meant.
+_SELECTOR: Final = {
+    "type": "object",
+    "additionalProperties": False,
+    "properties": {
+        "matchLabels": {"type": "object", "additionalProperties": {"type": "string"}},
+        "matchExpressions": {"type": "array", "items": {"type": "object", "required": ["key", "operator"]}},
+    },
+}
 _PEERS: Final = {
     "type": "array",
     "items": {
         "type": "object",
         "additionalProperties": False,
         "minProperties": 1,
-        "properties": {name: {"type": "object"} for name in ("podSelector", "namespaceSelector", "ipBlock")},
+        "properties": {
+            "podSelector": _SELECTOR,
+            "namespaceSelector": _SELECTOR,
+            "ipBlock": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["cidr"],
+                "properties": {
+                    "cidr": {"type": "string", "pattern": "/[0-9]+$"},
+                    "except": {"type": "array", "items": {"type": "string", "pattern": "/[0-9]+$"}},
+                },
+            },
+        },
     },
 }
 _SERVICE_ACCOUNT: Final = {

@@ -247,5 +247,17 @@ def test_an_objective_changes_every_rate_it_is_judged_by() -> None:
     assert "objective" in refused({"monitoring": {"rules": {"objective": 1}}})
 
 
+def test_an_objective_leaves_every_alert_a_share_at_which_it_fires() -> None:
+    least = rules(objective=0.95)["groups"][1]["rules"][:3]
+    assert all(float(found) < 1 for rule in least for found in re.findall(r"> ([0-9.]+)", rule["expr"]))
+    assert "objective" in refused({"monitoring": {"rules": {"objective": 0.94}}})
+
+
+def test_rules_over_series_that_nobody_labels_are_refused() -> None:
+    assert "monitoring.rules.selector: expected one" in refused({"monitoring": {"rules": {"enabled": True}}})
+    own = {"rules": {"enabled": True, "selector": 'job="auction"'}}
+    assert 'auction_build_info{job="auction"}' in json.dumps(render({"monitoring": own})).replace("\\", "")
+
+
 def test_without_the_switch_there_are_no_rules() -> None:
     assert [] == every(render(), "PrometheusRule")

@@ -16,9 +16,11 @@ from auction import __version__
 from auction.config import ConfigFaults, every_setting, load, what_needs_restart
 from auction.core.openrtb.json import request_bytes
 from auction.server import LOG_SHARE
-from deploy.values import CHART
+from deploy.values import CHART, OWN
 
 DEFAULT = render()
+# KEDA's own query asks for series that a monitor has labelled.
+SCRAPED: dict[str, Any] = {"monitoring": {"kind": "podMonitor"}}
 BIDDERS: list[dict[str, Any]] = [
     {"name": "dsp-a", "grpc": "dsp-a:7501"},
     {"name": "dsp-b", "http": "https://dsp-b.example/bid"},
@@ -35,9 +37,16 @@ def test_a_rollout_never_has_fewer_ready_pods_than_before() -> None:
     assert spec["revisionHistoryLimit"] > 0
 
 
+@pytest.mark.parametrize("none", [0, "0%"])
+def test_a_rollout_that_could_replace_no_pod_or_has_failed_before_it_began_is_refused(none: int | str) -> None:
+    assert "rollout.maxSurge: expected more than 0" in refused({"rollout": {"maxSurge": none}})
+    assert render({"rollout": {"maxSurge": none, "maxUnavailable": 1}})
+    assert "rollout.progressDeadlineSeconds" in refused({"rollout": {"minReadySeconds": 300}})
+
+
 @pytest.mark.parametrize(("kind", "replicas"), [("none", 3), ("hpa", None), ("keda", None)])
 def test_replicas_are_rendered_only_where_nothing_scales_them(kind: str, replicas: int | None) -> None:
-    rendered = render({"replicas": 3, "autoscaling": {"kind": kind}})
+    rendered = render({**SCRAPED, "replicas": 3, "autoscaling": {"kind": kind}})
     assert replicas == one(rendered, "Deployment")["spec"].get("replicas")
 
 
@@ -218,12 +227,25 @@ def test_what_the_chart_sets_itself_is_not_taken() -> None:
 
 def test_workers_reach_the_server_and_their_logs_fit_into_the_volume(tmp_path: Path) -> None:
     assert 1 == configuration(DEFAULT, tmp_path).server.workers
-    config = configuration(render({"workers": 8}), tmp_path)
+    room = {"resources": {"limits": {"memory": "8Gi"}}}
+    config = configuration(render({"workers": 8, **room}), tmp_path)
     assert 8 == config.server.workers
     keep = config.log.keep_bytes
     assert keep is not None
     assert 2 * 8 * config.log.segment_bytes <= keep <= 4096 * 2**20 - 8 * config.log.segment_bytes
-    assert "raise eventLog.sizeMi" in refused({"workers": 32})
+    assert "raise eventLog.sizeMi" in refused({"workers": 32, **room})
+
+
+def test_workers_that_memory_would_not_hold_are_refused() -> None:
+    assert render({"workers": 2})
+    assert "resources.limits.memory: expected at least 610Mi for 3 workers, was 512Mi" in refused({"workers": 3})
+    assert render({"workers": 3, "resources": {"limits": {"memory": "1Gi"}}})
+
+
+@pytest.mark.parametrize("setting", [f"{section}.{name}" for section, own in OWN.items() for name in own])
+def test_no_variable_takes_the_place_of_what_the_chart_sets(setting: str) -> None:
+    name = f"AUCTION_{setting.replace('.', '__').upper()}"
+    assert f"expected nothing that the chart sets itself, was {name}" in refused({"extraEnv": [{"name": name}]})
 
 
 def test_bidders_floors_and_rules_reach_the_server_as_they_were_written(tmp_path: Path) -> None:
@@ -292,7 +314,7 @@ def test_rules_that_no_configmap_takes_are_refused() -> None:
     [("none", []), ("hpa", ["HorizontalPodAutoscaler"]), ("keda", ["ScaledObject"])],
 )
 def test_there_is_never_more_than_one_autoscaler(kind: str, rendered: list[str]) -> None:
-    kinds = [found["kind"] for found in render({"autoscaling": {"kind": kind}})]
+    kinds = [found["kind"] for found in render({**SCRAPED, "autoscaling": {"kind": kind}})]
     assert rendered == [kind for kind in kinds if kind in ("HorizontalPodAutoscaler", "ScaledObject")]
 
 
@@ -332,6 +354,13 @@ def test_a_query_that_divides_what_keda_divides_is_refused(query: str) -> None:
     assert render({"autoscaling": keda})
 
 
+def test_an_autoscaler_that_could_never_scale_is_refused() -> None:
+    assert "autoscaling.keda.query: expected one, or monitoring.kind" in refused({"autoscaling": {"kind": "keda"}})
+    without = {"resources": {"requests": {"cpu": None}}}
+    assert "resources.requests.cpu: expected one" in refused(without)
+    assert render({**without, "autoscaling": {"kind": "none"}})
+
+
 @pytest.mark.parametrize(
     ("values", "budgets"),
     [
@@ -340,6 +369,7 @@ def test_a_query_that_divides_what_keda_divides_is_refused(query: str) -> None:
         ({"autoscaling": {"kind": "none"}, "replicas": 1}, 0),
         ({"autoscaling": {"kind": "none"}, "replicas": 2}, 1),
         ({"podDisruptionBudget": {"enabled": False}}, 0),
+        ({"podDisruptionBudget": {"maxUnavailable": 2}}, 1),
     ],
 )
 def test_a_budget_never_stands_over_a_single_pod(values: dict[str, Any], budgets: int) -> None:
@@ -351,6 +381,11 @@ def test_a_budget_lets_one_pod_go_at_a_time_and_those_that_are_ill() -> None:
     assert 1 == spec["maxUnavailable"]
     assert "AlwaysAllow" == spec["unhealthyPodEvictionPolicy"]
     assert "stable" == spec["selector"]["matchLabels"]["track"]
+
+
+@pytest.mark.parametrize("none", [0, "0%"])
+def test_a_budget_that_would_block_every_drain_is_refused(none: int | str) -> None:
+    assert "podDisruptionBudget.maxUnavailable" in refused({"podDisruptionBudget": {"maxUnavailable": none}})
 
 
 # 9, scheduling
@@ -475,7 +510,7 @@ def test_one_switch_closes_the_network() -> None:
 
 
 def test_callers_reach_both_ports_and_scrapers_one() -> None:
-    callers, scrapers = ways(ci("networkpolicy"), "ingress")
+    callers, scrapers, _ = ways(ci("networkpolicy"), "ingress")
     assert {"grpc", "http"} == callers[1]
     assert {"http"} == scrapers[1]
     assert "monitoring" in scrapers[0]
@@ -503,6 +538,33 @@ def test_the_agent_of_pod_identity_is_reached_only_with_it() -> None:
     agent = ('[{"ipBlock": {"cidr": "169.254.170.23/32"}}]', {80})
     assert agent in ways(ci("podidentity"), "egress")
     assert agent not in ways(ci("networkpolicy"), "egress")
+
+
+NOBODY: dict[str, Any] = {"callers": [], "scrapers": [], "dns": [], "bidders": []}
+
+
+def test_an_empty_list_of_peers_is_nobody_and_not_everybody() -> None:
+    values = {"networkPolicy": {"enabled": True, **NOBODY}, "config": {"bidders": BIDDERS}, "test": {"enabled": False}}
+    spec = one(render(values), "NetworkPolicy")["spec"]
+    assert ["Ingress", "Egress"] == spec["policyTypes"]
+    assert not spec["ingress"]
+    assert not spec["egress"]
+
+
+def test_the_pod_of_helm_test_may_call_whoever_else_may_not() -> None:
+    rendered = render({"networkPolicy": {"enabled": True, **NOBODY}})
+    (rule,) = one(rendered, "NetworkPolicy")["spec"]["ingress"]
+    (peer,) = rule["from"]
+    assert (
+        peer["podSelector"]["matchLabels"].items() <= one(rendered, "Pod", "auction-test")["metadata"]["labels"].items()
+    )
+    assert {"grpc", "http"} == {port["port"] for port in rule["ports"]}
+
+
+def test_irsa_reaches_sts_and_nobody_else_needs_to() -> None:
+    closed = {"enabled": True, **NOBODY}
+    assert [{443}] == [ports for _, ports in ways({**ci("irsa"), "networkPolicy": closed}, "egress")]
+    assert not one(render({"networkPolicy": closed}), "NetworkPolicy")["spec"]["egress"]
 
 
 # 13, monitoring; alerts and the dashboard have tests of their own
@@ -690,6 +752,6 @@ def test_what_somebody_adds_is_there() -> None:
 
 
 def test_nobody_relabels_a_pod_out_of_its_selector() -> None:
-    rendered = render({"podLabels": {"track": "mine"}})
+    rendered = render({"podLabels": {"track": "mine", "app.kubernetes.io/instance": "mine"}})
     spec = one(rendered, "Deployment")["spec"]
     assert spec["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from helm_python import Chart, HelmError, lint
 
 from auction import __version__
 from deploy import values as described
+from deploy.helmfile import laid_over
 from deploy.values import CHART
 
 
@@ -104,6 +107,114 @@ def test_each_value_that_switches_something_on_has_a_ci_file() -> None:
 
 
 @pytest.mark.parametrize("file", CI, ids=lambda path: path.name)
-def test_a_release_and_a_namespace_may_be_called_a_number(file: Path) -> None:
-    rendered = render(yaml.safe_load(file.read_text()), name="2026", namespace="11")
+def test_a_release_and_a_namespace_may_be_called_a_number_where_objects_have_a_name(file: Path) -> None:
+    values = yaml.safe_load(file.read_text())
+    rendered = render({**values, "fullnameOverride": "auction"}, name="2026", namespace="11")
     assert [] == [fault for found in rendered for fault in faults(found, KUBERNETES[-1])]
+
+
+@pytest.mark.parametrize("name", ["2026", "a.b"])
+def test_a_name_that_no_service_could_have_is_refused(name: str) -> None:
+    with pytest.raises(HelmError, match="fullnameOverride: expected a name"):
+        render(name=name)
+
+
+def test_the_longest_release_name_fits_into_every_name_and_label() -> None:
+    rendered = render(EVERYTHING, name="r" * 53)
+    assert [] == [fault for found in rendered for fault in faults(found, KUBERNETES[-1])]
+    for found in rendered:
+        # A pod of a Deployment has two hashes behind its name, of 10 and 5 characters.
+        hashes = len("-0123456789-01234") if found["kind"] == "Deployment" else 0
+        assert len(found["metadata"]["name"]) + hashes <= 63
+        assert all(len(label) <= 63 for label in found["metadata"]["labels"].values())
+
+
+# With every feature on that goes together, so that each value is somewhere in what is rendered.
+EVERYTHING: dict[str, Any] = {
+    name: value
+    for file in ("bidders", "canary", "externalsecret", "grpcroute", "keda-value", "networkpolicy", "podmonitor")
+    for name, value in ci(file).items()
+} | {"config": ci("externalsecret")["config"]}
+LEAVES = [value for value in described.values((CHART / "values.yaml").read_text()) if not value.section]
+
+
+def test_everything_at_once_is_what_kubernetes_takes() -> None:
+    rendered = render(EVERYTHING)
+    assert len({found["kind"] for found in rendered}) >= 12
+    assert [] == [fault for found in rendered for fault in faults(found, KUBERNETES[-1])]
+
+
+def rendered_or_refused(path: tuple[str, ...], value: Any) -> list[dict[str, Any]]:
+    given = value
+    for name in reversed(path):
+        given = {name: given}
+    try:
+        return render(laid_over(EVERYTHING, given))
+    except HelmError:
+        return []
+
+
+@pytest.mark.parametrize("text", ["true", "1e3", "null"])
+def test_text_that_looks_like_something_else_stays_text(text: str) -> None:
+    faulty = {
+        (".".join(value.path), fault)
+        for value in LEAVES
+        if isinstance(value.default, str)
+        for found in rendered_or_refused(value.path, text)
+        for fault in faults(found, KUBERNETES[-1])
+    }
+    assert set() == faulty
+
+
+def test_a_large_number_is_refused_or_written_out() -> None:
+    for value in LEAVES:
+        if type(value.default) is int or value.path == ("terminationGracePeriodSeconds",):
+            assert "e+" not in json.dumps(rendered_or_refused(value.path, 1_048_576)), value.path
+
+
+def test_the_labels_of_somebody_stand_beside_ours_and_never_twice() -> None:
+    ours = {"app.kubernetes.io/version": "mine", "app.kubernetes.io/instance": "mine", "track": "mine"}
+    values = laid_over(
+        EVERYTHING,
+        {
+            "podLabels": ours,
+            "podAnnotations": {"checksum/config": "mine"},
+            "monitoring": {"labels": ours, "dashboard": {"labels": ours}},
+        },
+    )
+    with Chart.load(CHART) as chart:
+        for text in chart.render(values, name="auction", namespace="ads").values():
+            assert [] == list(twice(yaml.compose_all(text, Loader=yaml.SafeLoader)))
+
+
+def twice(nodes: Iterable[Any]) -> Iterator[str]:
+    """Name the keys that a mapping has more than once: YAML of the API server's strict kind takes none."""
+    for node in nodes:
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            yield from {key for key in keys if keys.count(key) > 1}
+            yield from twice(below for _, below in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            yield from twice(node.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"networkPolicy": {"callers": [{"podSelector": {"matchLabel": {"app": "ads"}}}]}},
+        {"networkPolicy": {"callers": [{"ipBlock": {"cidr": "10.0.0.0/8", "expect": []}}]}},
+        {"networkPolicy": {"callers": [{"ipBlock": {"cidr": "10.0.0.1"}}]}},
+        {"autoscaling": {"behavior": {"scaleup": {}}}},
+        {"scheduling": {"tolerations": [{"efect": "NoSchedule"}]}},
+        {"dnsConfig": {"ndots": 2}},
+        {"imagePullSecrets": [{"name": "a", "key": "b"}]},
+        {"monitoring": {"interval": "15"}},
+        {"monitoring": {"rules": {"objective": 0.9}}},
+        {"eventLog": {"path": "log"}},
+        {"podDisruptionBudget": {"maxUnavailable": -1}},
+    ],
+    ids=str,
+)
+def test_a_word_spelt_wrong_is_refused_where_a_value_is_taken_as_a_whole(values: dict[str, Any]) -> None:
+    with Chart.load(CHART) as chart, pytest.raises(HelmError):
+        chart.validate_schema(values)

@@ -1,10 +1,11 @@
 {{/* A Deployment of servers. Takes root, track, name, image, config, and replicas or null where something scales it. */}}
 {{- define "auction.deployment" -}}
 {{- $values := .root.Values -}}
+{{- include "auction.checked" .root -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  name: {{ .name }}
+  name: {{ .name | quote }}
   namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "auction.labels" .root | nindent 4 }}
@@ -29,14 +30,12 @@ spec:
   template:
     metadata:
       labels:
-        {{- with $values.podLabels }}{{- toYaml . | nindent 8 }}{{- end }}
-        {{- include "auction.shared" .root | nindent 8 }}
-        track: {{ .track }}
+        {{- /* What selects a pod counts, whatever podLabels say. */}}
+        {{- mergeOverwrite (deepCopy ($values.podLabels | default dict)) (include "auction.shared" .root | fromYaml) (dict "track" .track) | toYaml | nindent 8 }}
       annotations:
-        {{- with $values.podAnnotations }}{{- toYaml . | nindent 8 }}{{- end }}
-        checksum/config: {{ include "auction.checksum" . }}
+        {{- mergeOverwrite (deepCopy ($values.podAnnotations | default dict)) (dict "checksum/config" (include "auction.checksum" .)) | toYaml | nindent 8 }}
     spec:
-      serviceAccountName: {{ $values.serviceAccounts.server.name }}
+      serviceAccountName: {{ $values.serviceAccounts.server.name | quote }}
       automountServiceAccountToken: {{ $values.automountServiceAccountToken }}
       # A Service called `auction` would otherwise be told in variables that look like settings.
       enableServiceLinks: false
@@ -45,7 +44,7 @@ spec:
       imagePullSecrets: {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- with $values.scheduling.priorityClassName }}
-      priorityClassName: {{ . }}
+      priorityClassName: {{ . | quote }}
       {{- end }}
       {{- with $values.scheduling.nodeSelector }}
       nodeSelector: {{- toYaml . | nindent 8 }}
@@ -153,12 +152,12 @@ spec:
         {{- with $values.extraContainers }}{{- toYaml . | nindent 8 }}{{- end }}
       volumes:
         - name: config
-          configMap: {name: {{ .name }}}
+          configMap: {name: {{ .name | quote }}}
         - name: tmp
-          emptyDir: {sizeLimit: {{ $values.tmpSizeMi }}Mi}
+          emptyDir: {sizeLimit: {{ int64 $values.tmpSizeMi }}Mi}
         {{- if $values.eventLog.enabled }}
         - name: log
-          emptyDir: {sizeLimit: {{ $values.eventLog.sizeMi }}Mi}
+          emptyDir: {sizeLimit: {{ int64 $values.eventLog.sizeMi }}Mi}
         {{- end }}
         {{- with $values.extraVolumes }}{{- toYaml . | nindent 8 }}{{- end }}
 {{- end -}}
@@ -168,7 +167,7 @@ spec:
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  name: {{ .name }}
+  name: {{ .name | quote }}
   namespace: {{ .root.Release.Namespace | quote }}
   labels:
     {{- include "auction.labels" .root | nindent 4 }}
