@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import h11
 import pytest
@@ -400,6 +401,18 @@ def pieces_of(octets: bytes, size: int) -> Iterator[bytes]:
         yield octets[at : at + size]
 
 
+def heard_by(peer: h11.Connection, pieces: list[bytes]) -> tuple[list[Any], bytes]:
+    """Give what h11 makes of one message, and its body."""
+    found: list[Any] = []
+    for piece in pieces:
+        peer.receive_data(piece)
+        while (event := peer.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
+            found.append(event)
+            if isinstance(event, h11.EndOfMessage):
+                break
+    return found, b"".join(bytes(event.data) for event in found if isinstance(event, h11.Data))
+
+
 @given(exchanges, st.sampled_from([200, 204, 404, 503]), extra, body, sizes, sizes)
 @settings(max_examples=200, deadline=None)
 def test_what_h11_asks_is_heard_and_what_is_answered_h11_hears(
@@ -423,14 +436,7 @@ def test_what_h11_asks_is_heard_and_what_is_answered_h11_hears(
         server.unanswered -= 1
         response = Response(status, fields, b"" if status == 204 else content)
         octets = heads.encode(response, b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n", b"") + response.body
-        got, found = b"", []
-        for piece in pieces_of(octets, back):
-            client.receive_data(piece)
-            while (event := client.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
-                found.append(event)
-                got += bytes(event.data) if isinstance(event, h11.Data) else b""
-                if isinstance(event, h11.EndOfMessage):
-                    break
+        found, got = heard_by(client, pieces_of(octets, back))
         assert isinstance(found[0], h11.Response)
         assert (status, response.body) == (found[0].status_code, got)
         assert dict(fields).items() <= {n.decode(): v.decode() for n, v in found[0].headers}.items()
@@ -448,14 +454,7 @@ def test_what_is_asked_h11_hears_and_what_h11_answers_is_heard(
         to = address(f"http://peer:8080{each.path}")
         octets = request_head(each.method, to, each.fields) + b"%d\r\n\r\n" % len(each.sent) + each.sent
         client.ask()
-        got, found = b"", []
-        for piece in pieces_of(octets, there):
-            server.receive_data(piece)
-            while (event := server.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
-                found.append(event)
-                got += bytes(event.data) if isinstance(event, h11.Data) else b""
-                if isinstance(event, h11.EndOfMessage):
-                    break
+        found, got = heard_by(server, pieces_of(octets, there))
         assert isinstance(found[0], h11.Request)
         assert (each.method, each.path, each.sent) == (found[0].method.decode(), found[0].target.decode(), got)
         assert (b"host", b"peer:8080") in found[0].headers

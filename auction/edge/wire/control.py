@@ -12,6 +12,7 @@ from auction.edge.wire.streams import Arrival, Step
 
 if TYPE_CHECKING:
     from auction.edge.wire.h2 import Connection
+    from auction.edge.wire.limits import Limits
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
@@ -39,6 +40,18 @@ class Over(msgspec.Struct, frozen=True, gc=False):
 
 
 Event = Arrival | Settled | Pong | GoneAway | Over
+
+
+def greeting(client: bool, limits: Limits) -> bytes:
+    """Write what either side says first: our settings, and the connection's window where it is not the default."""
+    ours = {
+        Setting.INITIAL_WINDOW_SIZE: limits.stream_window,
+        Setting.MAX_HEADER_LIST_SIZE: limits.header_list_bytes,
+    }
+    ours |= {Setting.ENABLE_PUSH: 0} if client else {Setting.MAX_CONCURRENT_STREAMS: limits.streams}
+    octets = (frames.PREFACE if client else b"") + frames.settings(ours)
+    more = limits.connection_window - frames.WINDOW_DEFAULT
+    return octets + frames.window_update(0, more) if more > 0 else octets
 
 
 def take(connection: Connection, kind: int, flags: int, stream_id: int, payload: bytes) -> None:

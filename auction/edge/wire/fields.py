@@ -18,7 +18,7 @@ from hpack.hpack import Decoder
 from hpack.table import HeaderTable
 
 from auction.edge.wire.frames import Code, ConnectionFault
-from auction.edge.wire.limits import BLOCK_CACHED_BYTES, BLOCKS_CACHED
+from auction.edge.wire.limits import BLOCK_BYTES_MAX, BLOCK_CACHED_BYTES, BLOCKS_CACHED, CONTINUATIONS_MAX
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 
@@ -192,6 +192,23 @@ class Blocks:
                 self.known.clear()
             self.known[octets] = fields
         return fields
+
+
+class Parts:
+    """A header block that comes in several frames, which nothing else may come between."""
+
+    def __init__(self, stream_id: int, flags: int, octets: bytes) -> None:
+        self.stream_id = stream_id
+        self.flags = flags
+        self.block = bytearray(octets)
+        self._more = 0
+
+    def add(self, octets: bytes) -> None:
+        """Take in a CONTINUATION; raise ConnectionFault for one too many."""
+        self.block += octets
+        self._more += 1
+        if self._more > CONTINUATIONS_MAX or len(self.block) > BLOCK_BYTES_MAX:
+            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "an endless header block")
 
 
 def _few_updates(octets: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 
 from auction.edge.wire import control, frames
 from auction.edge.wire.control import Event, Over
-from auction.edge.wire.fields import Blocks, Fields
+from auction.edge.wire.fields import Blocks, Fields, Parts
 from auction.edge.wire.frames import (
     CONTINUATION,
     DATA,
@@ -25,19 +25,11 @@ from auction.edge.wire.frames import (
     RST_STREAM,
     Code,
     ConnectionFault,
-    Setting,
     StreamFault,
 )
-from auction.edge.wire.limits import (
-    BLOCK_BYTES_MAX,
-    CONTINUATIONS_MAX,
-    IDLE_FRAMES_PER_MESSAGE,
-    IDLE_FRAMES_PER_S,
-    RESETS_PER_S,
-    STALLED_TICKS_MAX,
-    Limits,
-)
+from auction.edge.wire.limits import Limits
 from auction.edge.wire.outbound import Outbound
+from auction.edge.wire.spending import Spending
 from auction.edge.wire.streams import TABLE, Arrival, Scope, State, Step, Stream
 
 _unpack: Final = frames.HEAD.unpack_from
@@ -68,29 +60,18 @@ class Connection:
         self.goaway_last: int | None = None  # the last stream that the peer of a client promised to answer
         self.draining = False
         self.events: list[Event] = []
-        self.recv_window = self.limits.connection_window
+        self.recv_window = max(self.limits.connection_window, frames.WINDOW_DEFAULT)
         self.recv_initial = frames.WINDOW_DEFAULT  # until the peer has acknowledged ours
         self._greeting = b"" if client else PREFACE
         self._rest = b""
         self._blocks = Blocks(self.limits.header_list_bytes)
         self._known = self._blocks.known
-        self._block: bytearray | None = None  # a header block whose end has not come
-        self._block_of, self._block_flags, self._block_parts = 0, 0, 0
+        self._parts: Parts | None = None  # a header block whose end has not come
         self._skipped: list[tuple[int, int]] = []
         self._last_served: int | None = None
-        self._idle_frames, self._useful, self._resets, self._stalled_ticks = 0, 0, 0, 0
-        if client:
-            self.out.append(PREFACE)
-        ours = {
-            Setting.INITIAL_WINDOW_SIZE: self.limits.stream_window,
-            Setting.MAX_HEADER_LIST_SIZE: self.limits.header_list_bytes,
-        }
-        ours |= {Setting.ENABLE_PUSH: 0} if client else {Setting.MAX_CONCURRENT_STREAMS: self.limits.streams}
-        self.out.append(frames.settings(ours))
-        if self.recv_window > frames.WINDOW_DEFAULT:
-            self.out.append(frames.window_update(0, self.recv_window - frames.WINDOW_DEFAULT))
-        else:
-            self.recv_window = frames.WINDOW_DEFAULT
+        self._spending = Spending(outbound)
+        self.idle_frame = self._spending.idle_frame
+        self.out.append(control.greeting(client, self.limits))
 
     # Octets in.
 
@@ -136,8 +117,8 @@ class Connection:
             if not self.settled and kind != frames.SETTINGS:
                 raise ConnectionFault(Code.PROTOCOL_ERROR, "expected SETTINGS first")
             try:
-                if self._block is not None:
-                    self._continuation(kind, flags, stream_id, data[start:stop])
+                if self._parts is not None:
+                    self._continuation(self._parts, kind, flags, stream_id, data[start:stop])
                 elif kind == DATA:
                     stream = streams.get(stream_id)
                     if stream is None or flags & PADDED or not stream.headed or not length:
@@ -151,7 +132,7 @@ class Connection:
                     if flags & END_HEADERS:
                         self._fields(stream_id, flags & END_STREAM, octets)
                     else:
-                        self._begin(stream_id, flags, octets)
+                        self._parts = Parts(stream_id, flags, octets)
                 elif kind == CONTINUATION:
                     raise ConnectionFault(Code.PROTOCOL_ERROR, "CONTINUATION of nothing")
                 else:
@@ -171,7 +152,7 @@ class Connection:
             raise StreamFault(stream.id, Code.FLOW_CONTROL_ERROR, "more than the stream's window")
         stream.recv_window -= length
         if payload:
-            self._useful += 1
+            self._spending.useful += 1
         if stream.expected >= 0:
             stream.expected -= len(payload)
             if stream.expected < 0 or (end and stream.expected):
@@ -223,20 +204,13 @@ class Connection:
             raise StreamFault(stream_id, Code.PROTOCOL_ERROR, "DATA before HEADERS")
         self.unknown(stream_id, Step.RECV_DATA)
 
-    def _begin(self, stream_id: int, flags: int, octets: bytes) -> None:
-        self._block, self._block_of, self._block_flags, self._block_parts = bytearray(octets), stream_id, flags, 0
-
-    def _continuation(self, kind: int, flags: int, stream_id: int, octets: bytes) -> None:
-        assert self._block is not None
-        if kind != CONTINUATION or stream_id != self._block_of:
+    def _continuation(self, parts: Parts, kind: int, flags: int, stream_id: int, octets: bytes) -> None:
+        if kind != CONTINUATION or stream_id != parts.stream_id:
             raise ConnectionFault(Code.PROTOCOL_ERROR, "expected CONTINUATION")
-        self._block += octets
-        self._block_parts += 1
-        if self._block_parts > CONTINUATIONS_MAX or len(self._block) > BLOCK_BYTES_MAX:
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "an endless header block")
+        parts.add(octets)
         if flags & END_HEADERS:
-            whole, self._block = bytes(self._block), None
-            self._fields(stream_id, self._block_flags & END_STREAM, whole)
+            self._parts = None
+            self._fields(stream_id, parts.flags & END_STREAM, bytes(parts.block))
 
     def _fields(self, stream_id: int, end: int, octets: bytes) -> None:
         """Take in a whole header block."""
@@ -319,12 +293,6 @@ class Connection:
 
     # What both rooms of this connection need.
 
-    def idle_frame(self) -> None:
-        """Count a frame that carries nothing; end a connection that has little else to say."""
-        self._idle_frames += 1
-        if self._idle_frames > IDLE_FRAMES_PER_S + IDLE_FRAMES_PER_MESSAGE * (self._useful + self.outbound.useful):
-            raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many frames that carry nothing")
-
     def unknown(self, stream_id: int, step: Step) -> None:
         """Judge a frame on a stream that is not open: idle, or ended in one way or another."""
         ours = bool(stream_id & 1) is self.client
@@ -347,9 +315,7 @@ class Connection:
     def reset_by_peer(self, stream: Stream, code: int) -> None:
         """End a stream that the peer took back."""
         if not self.client:
-            self._resets += 1
-            if self._resets > RESETS_PER_S:
-                raise ConnectionFault(Code.ENHANCE_YOUR_CALM, "too many streams taken back")
+            self._spending.reset()
         self.outbound.remember(stream.id, False)
         self.end_stream(stream, code)
 
@@ -449,14 +415,12 @@ class Connection:
         return self._last_served is not None and not self.streams
 
     def tick(self) -> list[Event]:
-        """Forget what was counted in the last second; end a connection whose peer asks and never reads."""
+        """Count a second: give an end of the connection where its peer asks and never reads."""
         if self.over:
             return []
-        outbound = self.outbound
-        self._idle_frames = self._useful = outbound.useful = self._resets = 0
-        self._stalled_ticks = self._stalled_ticks + 1 if outbound.queued and not outbound.progress else 0
-        outbound.progress = False
-        if self._stalled_ticks > STALLED_TICKS_MAX:
-            self.fail(Code.ENHANCE_YOUR_CALM, "a window that never opens")
+        try:
+            self._spending.tick()
+        except ConnectionFault as fault:
+            self.fail(fault.code, str(fault))
         events, self.events = self.events, []
         return events

@@ -15,6 +15,7 @@ from auction.edge.wire.control import Event, GoneAway, Over, Settled
 from auction.edge.wire.frames import Code
 from auction.edge.wire.h2 import Connection
 from auction.edge.wire.streams import Arrival, Stream
+from auction.edge.wire.ticks import Ticking
 
 if TYPE_CHECKING:
     from auction.edge.wire.asks import Ask
@@ -41,10 +42,11 @@ CLOSING_TICKS: Final = 5
 _PING: Final = b"anybody?"
 
 
-class Link(asyncio.Protocol):
+class Link(Ticking):
     """A client's connection. `changed` is called when it becomes ready, is to be replaced, or is lost."""
 
     def __init__(self, channel: Channel, changed: Callable[[Link], None]) -> None:
+        super().__init__(asyncio.get_running_loop())
         self.connection = Connection(True, channel.limits)
         self.ready = False
         self.lost = False
@@ -52,11 +54,6 @@ class Link(asyncio.Protocol):
         self.calls = 0
         self._channel = channel
         self._changed = changed
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self._reading = False
-        self._scheduled = False
-        self._paused = False
         self.in_order = False
         self._retired = False
         self._resets_left = channel.resets_per_s
@@ -112,16 +109,6 @@ class Link(asyncio.Protocol):
     def aged(self) -> bool:
         """Whether it lived long enough to think that the next one will, too."""
         return self._age_ticks >= SETTLED_TICKS
-
-    def due(self) -> None:
-        """Send what is due at the end of this tick."""
-        if not self._reading and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush_soon)
-
-    def _flush_soon(self) -> None:
-        self._scheduled = False
-        self.flush()
 
     def flush(self) -> None:
         """Send what is due, in one write."""

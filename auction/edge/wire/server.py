@@ -22,6 +22,7 @@ from auction.edge.wire.messages import Bounds
 from auction.edge.wire.settings import Lives
 from auction.edge.wire.statuses import Status, trailers_only
 from auction.edge.wire.streams import Arrival, State
+from auction.edge.wire.ticks import Ticking
 from auction.edge.wire.wheel import Wheel
 
 # Connections at a time. A connection that is silent costs some 20 KiB, so an army of them costs 200 MiB.
@@ -146,17 +147,13 @@ class Server:
             served.tick()
 
 
-class Served(asyncio.Protocol):
+class Served(Ticking):
     """One caller's connection."""
 
     def __init__(self, server: Server, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
         self._server = server
-        self._loop = loop
         self._connection = Connection(False, server.limits)
-        self._transport: asyncio.Transport | None = None
-        self._reading = False
-        self._scheduled = False
-        self._paused = False
         self._held_check = 0
         self._unfinished = 0
         self._age_ticks = 0
@@ -208,16 +205,6 @@ class Served(asyncio.Protocol):
         self.flush()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-
-    def due(self) -> None:
-        """Send what is due at the end of this tick."""
-        if not self._reading and not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush_soon)
-
-    def _flush_soon(self) -> None:
-        self._scheduled = False
-        self.flush()
 
     def flush(self) -> None:
         """Send what is due, in one write."""
