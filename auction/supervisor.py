@@ -93,9 +93,12 @@ class Supervisor:
         self._ports = ports
         self._folder = folder
         self._clock = SystemClock()
+        self._numbers = range(1, config.server.workers + 1)
         self._workers: dict[int, asyncio.subprocess.Process] = {}
         self._ready: set[int] = set()
+        self._told_late: set[int] = set()
         self._all_ready = asyncio.Event()
+        self._pages: dict[int, bytes] = {}
         self._gone = b""
         self._restarts = 0
         self._reloads = 0
@@ -106,7 +109,7 @@ class Supervisor:
     async def run(self, announce: Callable[[Presence], None]) -> int:
         """Keep the workers until `stop`; return the worst exit code, or that of one that could not start."""
         self.share()
-        keeping = [asyncio.create_task(self._keep(number)) for number in range(1, self._config.server.workers + 1)]
+        keeping = [asyncio.create_task(self._keep(number)) for number in self._numbers]
         looking = asyncio.create_task(self._look())
         telling = asyncio.create_task(self._tell_ready(announce))
         try:
@@ -121,29 +124,31 @@ class Supervisor:
     def stop(self) -> None:
         """Have all workers drain."""
         self.stopping.set()
-        self.signal(signal.SIGTERM)
+        self._signal(signal.SIGTERM, self._workers)
 
     def reload(self) -> None:
-        """Have all workers read the configuration again."""
+        """Have all workers read the configuration again; those that are only beginning, when they have begun."""
         self._asked.append({told.pid: told.reloads for told in running(self._folder)})
-        self.signal(signal.SIGHUP)
+        # Before it is ready, SIGHUP would end it.
+        self._told_late |= set(self._numbers) - self._ready
+        self._signal(signal.SIGHUP, self._ready)
 
     def abandon(self) -> None:
         """End all workers where they stand, and leave no files."""
-        self.signal(signal.SIGKILL)
+        self._signal(signal.SIGKILL, self._workers)
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def signal(self, number: signal.Signals) -> None:
-        for process in self._workers.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(number)
 
     def share(self) -> None:
         """Write the page of all workers, those that are gone included."""
-        alive = (_content(self._folder / f"{number}.prom") for number in self._workers)
+        alive = [self._page(number) for number in self._workers]
         beside = self._folder / f"{PAGE}.new"
         beside.write_bytes(merged([self._own(), *alive, self._gone]))
         beside.replace(self._folder / PAGE)
+
+    def _signal(self, number: signal.Signals, workers: Iterable[int]) -> None:
+        for worker in workers:
+            with contextlib.suppress(ProcessLookupError):
+                self._workers[worker].send_signal(number)
 
     async def _keep(self, number: int) -> int:
         """Have this worker run, again and again, until we stop; give its last exit code."""
@@ -212,6 +217,9 @@ class Supervisor:
         assert process.stdout is not None
         if await process.stdout.readline():
             self._ready.add(number)
+            if number in self._told_late:
+                self._told_late.discard(number)
+                self._signal(signal.SIGHUP, [number])
             if len(self._ready) == self._config.server.workers:
                 self._all_ready.set()
 
@@ -230,14 +238,15 @@ class Supervisor:
         shared = self._clock.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)
-            told = running(self._folder)
-            answered = [asked for asked in self._asked if _answered(asked, told)]
-            self._reloads += len(answered)
-            self._asked = [asked for asked in self._asked if asked not in answered]
-            self._tell(self._presence(told))
+            # A disk that is full, or no file to be opened, for a while: what is told is older then.
+            with contextlib.suppress(OSError):
+                told = running(self._folder)
+                answered = [asked for asked in self._asked if _answered(asked, told)]
+                self._reloads += len(answered)
+                self._asked = [asked for asked in self._asked if asked not in answered]
+                self._tell(self._presence(told))
             if self._clock.monotonic() - shared >= SHARE_S:
                 shared = self._clock.monotonic()
-                # A disk that is full for a while: the page is older then.
                 with contextlib.suppress(OSError):
                     self.share()
 
@@ -263,10 +272,16 @@ class Supervisor:
 
     def _bury(self, number: int) -> None:
         """Keep what a worker that is gone has counted."""
-        page = self._folder / f"{number}.prom"
-        self._gone = merged([self._gone, counted(_content(page))])
-        page.unlink(missing_ok=True)
+        self._gone = merged([self._gone, counted(self._page(number))])
+        (self._folder / f"{number}.prom").unlink(missing_ok=True)
+        self._pages.pop(number, None)
         self._workers.pop(number, None)
+
+    def _page(self, number: int) -> bytes:
+        """Read what a worker counts; as it was last read, where that cannot be done."""
+        with contextlib.suppress(OSError):
+            self._pages[number] = (self._folder / f"{number}.prom").read_bytes()
+        return self._pages.get(number, b"")
 
     def _own(self) -> bytes:
         return plain({"auction_workers": len(self._ready), "auction_worker_restarts_total": self._restarts})
@@ -296,10 +311,3 @@ def reserved(setting: str, host: str, port: int) -> socket.socket:
 def _answered(asked: Mapping[int, int], told: Iterable[Presence]) -> bool:
     """Tell whether all who were asked to reload have, or are gone."""
     return all(each.reloads > asked[each.pid] for each in told if each.pid in asked)
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        return b""  # not written yet

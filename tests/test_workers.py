@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
+import resource
 import signal
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,10 +19,13 @@ import pytest
 from processes import PATIENCE_S, ExchangeProcess, a_request, bidder, bids, command, configure, exchange, read_response
 
 from auction import replay
+from auction.config import load
 from auction.edge import eventlog
 from auction.edge.metrics import Metrics
 from auction.edge.pages import counted, merged, plain
 from auction.model.auction import AuctionResult
+from auction.presence import Presence
+from auction.supervisor import Supervisor
 
 # Enough connections that no fair kernel gives all of them to one of two: one in 2**39 times.
 CALLS = 40
@@ -118,6 +126,31 @@ def test_a_worker_that_dies_is_begun_again_and_what_it_counted_still_counts(tmp_
         assert 0 == served.end()
 
 
+def test_a_worker_that_cannot_be_begun_is_tried_again_later_each_time(tmp_path: Path) -> None:
+    with exchange(tmp_path, settings()) as served:
+        victim, _ = workers(served)
+        supervisor = served.process.pid
+        limits = resource.prlimit(supervisor, resource.RLIMIT_NOFILE)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (3, limits[1]))  # a worker takes two pipes
+        os.kill(victim, signal.SIGKILL)
+        assert [0.1, 0.2, 0.4] == [served.until("a worker ended")["again_s"] for _ in range(3)]
+        assert 200 == served.get("/readyz").status  # the other one is there
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, limits)
+        until_counted(served, "auction_workers", 2)
+        assert 0 == served.command("reload").returncode
+        assert 0 == served.end()
+
+
+def test_where_no_worker_can_be_begun_at_the_start_nothing_is_announced(tmp_path: Path) -> None:
+    announced: list[Presence] = []
+    given = {"AUCTION_SERVER__WORKERS": "2"}
+    # Linux takes no variable of more than 128 KiB.
+    environ = {**given, "FULL": "x" * 200_000}
+    supervisor = Supervisor(None, environ, load(None, given), (1, 2), tmp_path)
+    assert 1 == asyncio.run(supervisor.run(announced.append))
+    assert [] == announced
+
+
 def test_a_stop_drains_all_workers_and_answers_what_is_in_flight(tmp_path: Path) -> None:
     with bidder(bids(2.0)) as dsp_a, exchange(tmp_path, settings(dsp_a.url, log=tmp_path / "log")) as served:
         dsp_a.hold()
@@ -198,6 +231,29 @@ def test_a_refused_reload_is_refused_by_all_and_told_once(tmp_path: Path) -> Non
         assert 1 == refused.stderr.count("exchange.tmax_ms")
         configure(served.config, settings(server={"workers": 3}))
         assert "server.workers: a change needs a restart" in served.command("reload").stderr
+
+
+def test_a_reload_while_workers_begin_ends_nobody_and_is_not_lost(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    configure(file, settings())
+    words = [sys.executable, "-m", "auction", "serve", "--config", str(file), "--port", "0", "--http-port", "0"]
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, env=environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        try:
+            begun = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            end = time.monotonic() + PATIENCE_S
+            while len(begun.read_text().split()) < 2:
+                assert time.monotonic() < end
+            process.send_signal(signal.SIGHUP)
+            assert process.stdout is not None
+            assert process.stdout.readline(), "it ended"
+            while [1, 1] != [
+                json.loads(told.read_text())["reloads"] for told in tmp_path.glob("auction-workers-*/*.json")
+            ]:
+                assert time.monotonic() < end
+        finally:
+            process.terminate()
+        assert 0 == process.wait(PATIENCE_S)
 
 
 # Starting.
