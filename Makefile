@@ -20,6 +20,10 @@ TOOLS       := buildah mmdebstrap runc prometheus
 # What holds the core, and takes less than a minute with its kernels interpreted.
 CORE   := $(addprefix tests/test_,conformance.py refusals.py replay.py replies.py views.py json_codec.py money.py)
 
+# The state machine of an HTTP/2 connection, and what holds it.
+STATES := */wire/h2.py,*/wire/streams.py,*/wire/control.py,*/wire/outbound.py,*/wire/fields.py,*/wire/frames.py,*/wire/spending.py
+WIRE   := tests/test_wire_h2.py tests/test_wire_abuse.py
+
 .DEFAULT_GOAL := help
 .PHONY: help demo run test check format bench load load-ui soak drill interop coverage fuzz mutants proto docs lock image \
 	test-deploy check-deploy test-cluster render diff deploy smoke canary promote rollback drift clean
@@ -67,9 +71,11 @@ check: $(DEV) ## format, lint, types, layers, generated files
 	@$(BIN)/python -m tests.generated --check
 	@echo "check: format, lint, types, layers and generated files are in order"
 
-coverage: $(DEV) ## branches of the core, kernels interpreted; fails below 95 %
+coverage: $(DEV) ## branches of the core, kernels interpreted, and of the wire's states; fails below 95 % and 98 %
 	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -q -p no:cacheprovider $(CORE)
 	@$(BIN)/coverage report --fail-under=95 --skip-covered
+	@$(BIN)/coverage run --data-file=.coverage.wire --source=auction/edge/wire -m pytest -q -p no:cacheprovider $(WIRE)
+	@$(BIN)/coverage report --data-file=.coverage.wire --include='$(STATES)' --fail-under=98 --skip-covered
 
 fuzz: $(DEV) ## FUZZ auctions (20 000) of mutated requests and replies; finds stay in tests/finds
 	@$(BIN)/python -m tests.fuzz --executions $(or $(FUZZ),20000)

@@ -401,7 +401,7 @@ def pieces_of(octets: bytes, size: int) -> Iterator[bytes]:
         yield octets[at : at + size]
 
 
-def heard_by(peer: h11.Connection, pieces: list[bytes]) -> tuple[list[Any], bytes]:
+def heard_by(peer: h11.Connection, pieces: Iterator[bytes]) -> tuple[list[Any], bytes]:
     """Give what h11 makes of one message, and its body."""
     found: list[Any] = []
     for piece in pieces:
