@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
+import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks.drill.__main__ import settings_of
+from benchmarks.drill.__main__ import main, settings_of
 from benchmarks.drill.drills import Outcome, in_flight_at, missing, nothing_lost, shares
 from benchmarks.drill.endpoints import answer
-from benchmarks.drill.fleet import ID, Pod
-from benchmarks.drill.traffic import Call, Traffic
+from benchmarks.drill.fleet import ID, Fleet, Pod
+from benchmarks.drill.traffic import Call, Traffic, single
 
 
 def call(number: int, fault: str = "", sent: float = 0.0, ended: float = 0.1) -> Call:
@@ -23,9 +25,10 @@ def pods(*names: str) -> list[Pod]:
     return [Pod(name, "127.0.0.1", Path()) for name in names]
 
 
-def verdict(calls: list[Call], logged: dict[str, str]) -> bool:
+def verdict(calls: list[Call], logged: dict[str, str], unheard: int = 0) -> bool:
     outcome, way = Outcome(), Traffic("envoy", [], 1.0)
     way.calls = calls
+    way.sent = len(calls) + unheard
     nothing_lost(outcome, [way], logged)
     (claim,) = outcome.claims
     return claim.holds
@@ -42,6 +45,47 @@ def test_a_failed_call_is_lost() -> None:
 def test_an_answer_that_is_in_no_log_is_lost() -> None:
     assert [call(2)] == missing([call(1), call(2), call(3, "CANCELLED: ")], {call(1).id: "a"})
     assert not verdict([call(1), call(2)], {call(1).id: "a"})
+
+
+def test_a_call_that_never_ended_is_lost() -> None:
+    assert not verdict([call(1)], {call(1).id: "a"}, unheard=1)
+
+
+def test_traffic_counts_what_it_sends_and_hides_no_end_of_its_sending() -> None:
+    async def traffic(targets: list[str]) -> Traffic:
+        way = Traffic("envoy", [single(target) for target in targets], 1000.0)
+        way.start()
+        for _ in range(5):  # turns of the event loop, until the first call is out
+            await asyncio.sleep(0)
+        await way.close()
+        return way
+
+    with socket.socket() as nobody:  # bound, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        way = asyncio.run(traffic([f"127.0.0.1:{nobody.getsockname()[1]}"]))
+    assert 1 <= way.sent == len(way.calls) == len(way.faults)
+    with pytest.raises(ZeroDivisionError):  # of no channel to send on
+        asyncio.run(traffic([]))
+
+
+def test_a_server_that_ends_by_itself_is_a_loss(tmp_path: Path) -> None:
+    async def losses() -> list[str]:
+        fleet = Fleet(tmp_path, "127.0.0", {}, 1.0)
+        (pod,) = fleet.pods = pods("server-1")
+        pod.process = await asyncio.create_subprocess_exec(sys.executable, "-c", "raise SystemExit(3)")
+        await pod.process.wait()
+        await fleet.stop(pod)
+        await fleet.stop_all()
+        return fleet.losses
+
+    assert ["server-1 ended by itself with 3"] == asyncio.run(losses())
+
+
+@pytest.mark.parametrize("words", [["--rounds", "0"], ["--rate", "0"], ["--rate", "nan"]])
+def test_a_drill_without_rounds_or_calls_is_refused(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["drill", *words])
+    with pytest.raises(SystemExit, match="2"):
+        main()
 
 
 def test_no_calls_prove_nothing() -> None:

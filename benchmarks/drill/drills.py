@@ -114,6 +114,14 @@ async def opened(*all_proxies: proxies.Proxy) -> AsyncIterator[None]:
         await asyncio.gather(*(each.close() for each in all_proxies))
 
 
+def by_client_and_by_proxy(endpoints: Endpoints, envoy: proxies.Proxy, rate: float) -> list[Traffic]:
+    """Give the two ways by which nothing may be lost: a client that balances and watches health; one behind Envoy."""
+    return [
+        Traffic("round-robin", [traffic.round_robin(endpoints.target)], rate),
+        Traffic("envoy", [traffic.single(envoy.target)], rate),
+    ]
+
+
 async def balance(stage: Stage) -> Outcome:
     """Two servers, four ways to them."""
     outcome = Outcome()
@@ -128,8 +136,7 @@ async def balance(stage: Stage) -> Outcome:
             ways = [
                 Traffic("layer-four", [traffic.single(plain.target)], stage.rate / 4),
                 Traffic("layer-four-aged", [traffic.single(aged.target)], stage.rate / 4),
-                Traffic("round-robin", [traffic.round_robin(endpoints.target)], stage.rate / 4),
-                Traffic("envoy", [traffic.single(envoy.target)], stage.rate / 4),
+                *by_client_and_by_proxy(endpoints, envoy, stage.rate / 4),
             ]
             async with calling(*ways):
                 await asyncio.sleep(8 * AGE_S)
@@ -160,10 +167,7 @@ async def rollout(stage: Stage) -> Outcome:
         endpoints.publish(serving)
         envoy = proxies.envoy(stage.address(1), endpoints.file, stage.folder)
         async with opened(envoy):
-            held = [
-                Traffic("round-robin", [traffic.round_robin(endpoints.target)], stage.rate / 3),
-                Traffic("envoy", [traffic.single(envoy.target)], stage.rate / 3),
-            ]
+            held = by_client_and_by_proxy(endpoints, envoy, stage.rate / 3)
             blind = Traffic("blind", [traffic.round_robin(endpoints.target, watching=False)], stage.rate / 3)
             async with calling(*held, blind):
                 leaving: asyncio.Task[None] | None = None
@@ -224,8 +228,7 @@ async def scale(stage: Stage) -> Outcome:
             ways = [
                 # A connection is on one server, so it takes a dozen of them to be on four.
                 Traffic("layer-four", traffic.several(balancer.target, 12), stage.rate / 3),
-                Traffic("round-robin", [traffic.round_robin(endpoints.target)], stage.rate / 3),
-                Traffic("envoy", [traffic.single(envoy.target)], stage.rate / 3),
+                *by_client_and_by_proxy(endpoints, envoy, stage.rate / 3),
             ]
             async with calling(*ways):
                 await asyncio.sleep(AGE_S)
@@ -257,10 +260,7 @@ async def canary(stage: Stage) -> Outcome:
         endpoints.publish(pods)
         envoy = proxies.envoy(stage.address(1), endpoints.file, stage.folder)
         async with opened(envoy):
-            ways = [
-                Traffic("round-robin", [traffic.round_robin(endpoints.target)], stage.rate / 2),
-                Traffic("envoy", [traffic.single(envoy.target)], stage.rate / 2),
-            ]
+            ways = by_client_and_by_proxy(endpoints, envoy, stage.rate / 2)
             async with calling(*ways):
                 await asyncio.sleep(1000 / stage.rate)  # five hundred calls each
         await fleet.stop_all()
@@ -284,10 +284,7 @@ async def kill(stage: Stage) -> Outcome:
         endpoints.publish(serving)
         envoy = proxies.envoy(stage.address(1), endpoints.file, stage.folder)
         async with opened(envoy):
-            ways = [
-                Traffic("round-robin", [traffic.round_robin(endpoints.target)], stage.rate / 2),
-                Traffic("envoy", [traffic.single(envoy.target)], stage.rate / 2),
-            ]
+            ways = by_client_and_by_proxy(endpoints, envoy, stage.rate / 2)
             async with calling(*ways):
                 for _ in range(KILLS):
                     await asyncio.sleep(1.0)
@@ -343,20 +340,23 @@ BUSY_S = 0.25
 
 
 def nothing_lost(outcome: Outcome, ways: Iterable[Traffic], logged: Collection[str]) -> None:
-    """Claim of each of these that its calls were answered and that the logs have them."""
+    """Claim of each of these that all its calls were answered and that the logs have them."""
     for way in ways:
         lost = missing(way.calls, logged)
+        unheard = way.sent - len(way.calls)
         text = f"{way.name}: no call fails, no auction is missing from the logs"
         found = f"{len(way.faults)} failed, {len(lost)} missing, of {len(way.calls)}"
         if way.faults:
             found += f" ({_kinds(way.faults)})"
-        outcome.claim(text, found, bool(way.calls) and not way.faults and not lost)
+        if unheard:
+            found += f"; {unheard} more were sent and never ended"
+        outcome.claim(text, found, bool(way.calls) and not way.faults and not lost and not unheard)
 
 
 def _stopped_well(outcome: Outcome, fleet: Fleet) -> None:
     stops = sum(pod.process is not None and pod.process.returncode != -signal.SIGKILL for pod in fleet.pods)
     found = f"{stops} stops" + (f"; {', '.join(fleet.losses)}" if fleet.losses else "")
-    outcome.claim("every server that is told to stop ends with 0", found, not fleet.losses)
+    outcome.claim("servers end when they are told to, with 0", found, not fleet.losses)
 
 
 def _kinds(faults: Iterable[Call]) -> str:

@@ -66,6 +66,7 @@ class Fleet:
         self._processes: list[asyncio.subprocess.Process] = []
         self.pods: list[Pod] = []
         self.losses: list[str] = []
+        self._told_to_end: set[str] = set()
 
     async def __aenter__(self) -> Self:
         self._folder.mkdir()
@@ -113,6 +114,9 @@ class Fleet:
     async def stop(self, pod: Pod) -> None:
         """Ask one to stop and wait for its end; a code other than 0 is kept. Raises Broken if it does not end."""
         assert pod.process is not None
+        if pod.process.returncode is not None:
+            return  # by itself, which stop_all tells
+        self._told_to_end.add(pod.name)
         pod.process.send_signal(signal.SIGTERM)
         try:
             async with asyncio.timeout(STOP_S):
@@ -125,11 +129,17 @@ class Fleet:
     async def kill(self, pod: Pod) -> None:
         """Kill one where it stands; return when it is gone, its connections with it."""
         assert pod.process is not None
+        if pod.process.returncode is not None:
+            raise Broken(f"{pod.name} ended with {pod.process.returncode} before it was killed")
+        self._told_to_end.add(pod.name)
         pod.process.kill()
         await pod.process.wait()
 
     async def stop_all(self) -> None:
-        """Stop those that still run, all at once."""
+        """Stop those that still run, all at once; one that nobody told to end and that has ended is a loss as well."""
+        for pod in self.pods:
+            if pod.name not in self._told_to_end and pod.process is not None and pod.process.returncode is not None:
+                self.losses.append(f"{pod.name} ended by itself with {pod.process.returncode}")
         running = [pod for pod in self.pods if pod.process is not None and pod.process.returncode is None]
         await asyncio.gather(*(self.stop(pod) for pod in running))
 

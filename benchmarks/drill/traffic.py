@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -36,11 +37,15 @@ class Call(msgspec.Struct, frozen=True, gc=False):
 
 
 class Traffic:
-    """Callers of one kind: `rate` calls a second over these channels in turn, from `start` to `stop`."""
+    """Callers of one kind: `rate` calls a second over these channels in turn, from `start` to `stop`.
+
+    `sent` counts calls that were begun, `calls` are those that ended: the same number, or something was lost here.
+    """
 
     def __init__(self, name: str, channels: Sequence[aio.Channel], rate: float) -> None:
         self.name = name
         self.calls: list[Call] = []
+        self.sent = 0
         self._channels = channels
         self._rate = rate
         self._request = next(request for request in bundled() if request.name == REQUEST)
@@ -60,10 +65,11 @@ class Traffic:
         self._sending = asyncio.get_running_loop().create_task(self._send())
 
     async def stop(self) -> None:
-        """Send nothing more, and wait for what is under way."""
+        """Send nothing more, and wait for what is under way. Raises what ended the sending before."""
         if self._sending is not None:
             self._sending.cancel()
-            await asyncio.gather(self._sending, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sending
         if self._under_way:
             await asyncio.wait(self._under_way)
 
@@ -79,6 +85,7 @@ class Traffic:
         while True:
             await asyncio.sleep(max(0.0, begun + number / self._rate - loop.time()))
             task = loop.create_task(self._call(methods[number % len(methods)], f"drill-{self.name}-{number:08}"))
+            self.sent += 1
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
             number += 1
