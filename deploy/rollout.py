@@ -2,8 +2,9 @@
 # runs, so that it can be run again by hand; each refuses before it has changed anything.
 #
 # What the files say is where a release is to go. A canary gets there first: it is the release as it runs, with a few
-# pods of what the files say beside it. `promote` takes the rest there and no further than the canary went; `rollback`
-# goes to the last revision that was no canary. Nothing is remembered but by Helm, in the cluster.
+# pods of what the files say beside it. `promote` takes the rest there if image and configuration in the files are still
+# the canary's, and names what else comes with them; `rollback` goes to the last revision that was no canary. Nothing is
+# remembered but by Helm, in the cluster.
 #
 #     python -m deploy.rollout canary prd --weight 10
 
@@ -71,9 +72,8 @@ def canary(release: Release, replicas: int | None = None, weight: float | None =
         raise CommandFailed(
             "the chart here would replace stable pods, which a canary must not; deploy that change first"
         )
-    for name in sorted({*running, *wanted} - {"image", "config", "canary"}):
-        if running.get(name) != wanted.get(name):
-            print(f"# not tried by a canary, because it has the stable one's: {name}")
+    for name in beyond_a_canary(running, wanted):
+        print(f"# not tried by a canary, because it has the stable one's: {name}")
     print(f"# values: those of the last release, and {json.dumps({'canary': whole['canary']})}")
     run(*words, *SAFELY, stdin=text)
 
@@ -82,9 +82,12 @@ def promote(release: Release) -> None:
     """Bring the release to what its canary has been trying, and end the canary."""
     needs("helm")
     wanted = release.values()
-    differs = untried(running_values(release), wanted, app_version(release))
+    running = running_values(release)
+    differs = untried(running, wanted, app_version(release))
     if differs:
         raise CommandFailed(differs)
+    for name in beyond_a_canary(running, wanted):
+        print(f"# changed as well, though no canary tried it: {name}")
     layers = [word for layer in release.layers for word in ("--values", str(layer))]
     run(*helm(release, "upgrade"), str(release.chart), "--reset-values", *layers, *SAFELY)
 
@@ -150,6 +153,13 @@ def untried(running: Values, wanted: Values, version: str) -> str:
     return ""
 
 
+def beyond_a_canary(running: Values, wanted: Values) -> list[str]:
+    """Name what the files change and a canary does not try."""
+    return sorted(
+        name for name in {*running, *wanted} - {"image", "config", "canary"} if running.get(name) != wanted.get(name)
+    )
+
+
 def earlier(history: list[dict[str, Any]], canary_in: Callable[[int], bool]) -> int:
     """Choose the revision to go back to: the last before this one that came up and was no canary.
 
@@ -205,7 +215,7 @@ def stable(manifest: str) -> Any:
     (found,) = [
         found
         for found in yaml.safe_load_all(manifest)
-        if found and found["kind"] == "Deployment" and found["metadata"]["labels"].get("track") == "stable"
+        if found and found["kind"] == "Deployment" and (found["metadata"].get("labels") or {}).get("track") == "stable"
     ]
     return found["spec"]["template"]
 
@@ -245,6 +255,8 @@ def stable_pods(release: Release) -> int:
     counted = told("kubectl", "--context", release.context, "--namespace", release.namespace, "get", "deployment",
                    "--selector", f"app.kubernetes.io/instance={release.name},track=stable",
                    "--output", "jsonpath={.items[*].spec.replicas}")  # fmt: skip
+    if not counted.isdigit():
+        raise CommandFailed(f"expected one stable Deployment of {release.name}, was {counted or 'none'}")
     return int(counted)
 
 

@@ -467,6 +467,26 @@ def test_each_kind_of_work_has_a_service_account_whose_name_no_release_changes()
     assert "auction-server" == pod(DEFAULT)["serviceAccountName"]
 
 
+def test_two_releases_in_a_namespace_share_no_object_and_no_pod() -> None:
+    borrowed = {"serviceAccounts": {work: {"create": False} for work in ("server", "jobs", "notebooks")}}
+    first = render({**ci("podmonitor"), "canary": {"enabled": True}})
+    second = render({**ci("podmonitor"), **borrowed, "canary": {"enabled": True}}, name="second")
+    names = [{(found["kind"], found["metadata"]["name"]) for found in each} for each in (first, second)]
+    assert not names[0] & names[1]
+    for one_of, other in ((first, second), (second, first)):
+        pods = [found["spec"]["template"]["metadata"]["labels"] for found in every(other, "Deployment")]
+        selecting = [
+            each
+            for kind in ("Service", "Deployment", "PodDisruptionBudget", "PodMonitor")
+            for each in every(one_of, kind)
+        ]
+        for found in selecting:
+            selector = found["spec"]["selector"]
+            chosen = selector.get("matchLabels", selector)
+            assert chosen
+            assert not any(chosen.items() <= labels.items() for labels in pods)
+
+
 def test_irsa_names_the_role_of_each_service_account() -> None:
     rendered = render(ci("irsa"))
     for work in ("server", "jobs"):

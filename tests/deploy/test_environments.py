@@ -23,6 +23,7 @@ from deploy.rollout import (
     SAFELY,
     TIMEOUT,
     CommandFailed,
+    beyond_a_canary,
     earlier,
     image_of,
     pods_of,
@@ -258,6 +259,12 @@ def test_a_tag_of_the_files_is_tried_beside_a_digest_that_runs_and_a_version_sta
     assert {"repository": "auction", "tag": VERSION, "digest": ""} == image_of({}, VERSION)
 
 
+def test_what_comes_with_a_promotion_though_no_canary_tried_it_is_named() -> None:
+    running = with_canary(RUNNING, wanted(), 1, VERSION)
+    assert [] == beyond_a_canary(running, wanted())
+    assert ["replicas", "resources"] == beyond_a_canary(running, wanted(replicas=20, resources={}))
+
+
 @pytest.mark.parametrize(
     ("weight", "stable_pods", "pods"), [(10, 9, 1), (10, 18, 2), (50, 4, 4), (1, 5, 1), (25, 6, 2), (90, 1, 9)]
 )
@@ -314,7 +321,9 @@ def test_a_first_release_has_nothing_to_go_back_to() -> None:
 def test_stable_pods_are_told_from_the_canarys() -> None:
     (release,) = releases("dev")
     values = with_canary(release.values(), laid_over(release.values(), {"image": {"tag": "9"}}), 1, VERSION)
-    manifest = yaml.safe_dump_all(render(values))
+    # Somebody's own Deployment has no such label, or none at all.
+    own = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "own"}}
+    manifest = yaml.safe_dump_all([own, *render(values)])
     assert "registry.example/auction:0.1.0" == stable(manifest)["spec"]["containers"][0]["image"]
     assert "registry.example/auction:9" in manifest
 
