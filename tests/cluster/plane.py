@@ -10,7 +10,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -218,17 +218,21 @@ class Ready:
         self.over = False
         self.ended_early = False
 
-    def follow(self, stream: HTTPResponse) -> None:
+    def follow(self, stream: Iterable[bytes]) -> None:
         try:
             for line in stream:
                 event = json.loads(line)
+                if event["type"] == "ERROR":
+                    break
                 pod = event["object"]
                 self._ready[pod["metadata"]["uid"]] = event["type"] != "DELETED" and is_ready(pod)
                 if not self.over:
                     self.least = min(self.least, sum(self._ready.values()))
         except (OSError, ValueError, AttributeError):
             pass  # the connection was shut under us, which is how a watch ends
-        self.ended_early = not self.over
+        finally:
+            # Also by what is no pod: the API server says so in the stream when it gives a watch up.
+            self.ended_early = not self.over
 
 
 def is_ready(found: Object) -> bool:
