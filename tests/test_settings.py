@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from auction.case import NoCase, decide
-from auction.config.settings import every_setting
+from auction.config.schema import every_setting
 from tests.test_conformance import compared
 from tests.vectors import VECTORS
 

@@ -20,17 +20,9 @@ from pydantic import BaseModel, ValidationError
 
 from auction.config.changes import laid_over, settings_of
 from auction.config.faults import ConfigFaults, Fault, Path, dotted, shown
-from auction.config.settings import (
-    BIDDERS_MAX,
-    Adjustment,
-    Bidder,
-    Config,
-    Floor,
-    every_setting,
-    expected,
-    schema,
-    schema_at,
-)
+from auction.config.floors import Floor
+from auction.config.schema import every_setting, expected, schema, schema_at
+from auction.config.settings import BIDDERS_MAX, Adjustment, Bidder, Config
 from auction.config.sources import FILE_BYTES_MAX, Values, read_environment, read_file
 from auction.edge.eventlog import PAYLOAD_BYTES_MAX
 from auction.model.money import CpmMicros

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from auction.config.faults import ConfigFaults, Fault, Path, dotted, shown
-from auction.config.settings import every_setting, schema_at
+from auction.config.schema import every_setting, schema_at
 
 PREFIX = "AUCTION_"
 
