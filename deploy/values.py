@@ -155,7 +155,10 @@ def schema() -> str:
         within = tree
         for name in value.path[:-1]:
             within = within["properties"][name]
-        within["properties"][value.path[-1]] = _schema_of(value)
+        within["properties"][value.path[-1]] = found = _schema_of(value)
+        # Helm lays values over the defaults first, so one that is missing was taken away by a null.
+        if "null" not in found.get("type", ()):
+            within.setdefault("required", []).append(value.path[-1])
     return json.dumps(tree, indent=1, ensure_ascii=False) + "\n"
 
 

@@ -154,6 +154,17 @@ def rendered_or_refused(path: tuple[str, ...], value: Any) -> list[dict[str, Any
         return []
 
 
+def test_a_value_that_a_null_takes_away_is_named() -> None:
+    for value in described.values((CHART / "values.yaml").read_text()):
+        given: Any = None
+        for name in reversed(value.path):
+            given = {name: given}
+        if "null" in value.schema.get("type", ()):
+            assert render(given)
+        else:
+            assert f"missing property '{value.path[-1]}'" in refused(given)
+
+
 @pytest.mark.parametrize("text", ["true", "1e3", "null"])
 def test_text_that_looks_like_something_else_stays_text(text: str) -> None:
     faulty = {
