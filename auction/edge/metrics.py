@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, cast
 
 import msgspec
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
@@ -258,8 +258,10 @@ class Metrics:
         }
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
-        # Memory, CPU time and open files under the names that every dashboard knows; they are not in the table.
+        # Memory, CPU time, open files and garbage collections under the names that every dashboard knows; they are not
+        # in the table.
         ProcessCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
 
     def name_bidders(self, bidders: Iterable[str]) -> None:
         """Count these from now on; those named before keep their tallies, the others lose them."""
