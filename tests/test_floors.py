@@ -380,6 +380,12 @@ def test_a_deal_with_floors_by_duration_alone_is_told_the_impressions_by_its_wei
     assert {(0, -1, 0): Told("USD", CpmMicros(200), (CpmMicros(600),), None)} == told
 
 
+def test_a_deal_with_a_floor_and_floors_by_duration_is_told_both() -> None:
+    one = imp(0, formats={VIDEO: None}, deals=(deal(floor=100, by=timed((1, 5, 300), (6, 9, 50), rate=3)),))
+    told = told_of(floors(min_price=200), request(one), "a", None, ())
+    assert Told("USD", CpmMicros(200), (CpmMicros(300), CpmMicros(200)), CpmMicros(3)) == told[0, -1, 0]
+
+
 def test_an_agreed_price_is_told_without_a_weight() -> None:
     market = floors(weighings=(Weighing(None, "d", None, Weight(1, 2)),))
     for at, of_deal, told in ((2, 3, {}), (3, 0, {}), (3, 2, {(0, -1, 0): Told("USD", CpmMicros(10))})):
@@ -423,6 +429,51 @@ def test_floors_by_duration_need_a_duration() -> None:
         terms_of(floors(), one, format=format, seconds=seconds).told
         for format, seconds in ((VIDEO, 0), (VIDEO, 1), (0, 1))
     ]
+
+
+@LAW
+@given(seeds)
+def test_the_floor_of_a_duration_is_the_highest_of_the_ranges_that_it_is_in(seed: int) -> None:
+    r = Random(seed)
+    bounds = (None, -3, 0, 1, 2, 3, 5, 8, 2**31 - 1)
+    rows = [(r.choice(bounds), r.choice(bounds), r.randrange(6)) for _ in range(r.randrange(8))]
+    by = timed(*rows)
+    for seconds in (-4, -3, 0, 1, 2, 3, 4, 5, 6, 8, 9, 2**31 - 1):
+        inside = [
+            floor
+            for least, most, floor in rows
+            if (least is None or least <= seconds) and (most is None or seconds <= most)
+        ]
+        assert max(inside, default=None) == by.row(seconds)
+
+
+class Counted(int):
+    """A number that counts how often it is compared."""
+
+    compared = 0
+
+    def _count(self, name: str, other: int) -> bool:
+        Counted.compared += 1
+        return bool(getattr(int, name)(self, other))
+
+    def __lt__(self, other: int) -> bool:
+        return self._count("__lt__", other)
+
+    def __le__(self, other: int) -> bool:
+        return self._count("__le__", other)
+
+    def __gt__(self, other: int) -> bool:
+        return self._count("__gt__", other)
+
+    def __ge__(self, other: int) -> bool:
+        return self._count("__ge__", other)
+
+
+def test_a_bid_is_not_compared_with_every_floor_by_duration() -> None:
+    by = timed(*((least, least + 100, least) for least in range(10_000)))
+    Counted.compared = 0
+    assert 5_000 == by.row(Counted(5_000))
+    assert 1 <= Counted.compared <= 20
 
 
 def test_a_row_of_nothing_is_a_floor_and_hides_the_rate() -> None:

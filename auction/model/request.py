@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from enum import IntFlag
+from heapq import heappop, heappush
 
 import msgspec
 
@@ -22,26 +24,56 @@ class Media(IntFlag):
 BANNER, VIDEO, AUDIO, NATIVE = 1, 2, 3, 4
 
 
+# Durations are an int32 on the wire: an open range ends here.
+_SECONDS_MIN, _SECONDS_MAX = -(2**31), 2**31 - 1
+
+# (least, most, floor), seconds inclusive and None for open.
+Row = tuple[int | None, int | None, CpmMicros]
+
+
 class Timed(msgspec.Struct, frozen=True, gc=False):
     """Floors by duration: rows of (least, most, floor), seconds inclusive and None for open; a floor per second.
 
-    `fine`: some of them was sent finer than a micro, and stands here rounded UP.
+    `fine`: some of them was sent finer than a micro, and stands here rounded UP. `begins` and `highest` are made of the
+    rows: where the highest floor changes, in order, and what it is from there on.
     """
 
-    rows: tuple[tuple[int | None, int | None, CpmMicros], ...]
+    rows: tuple[Row, ...]
     rate: CpmMicros | None
     fine: bool
+    begins: tuple[int, ...] = ()
+    highest: tuple[CpmMicros | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        # A request has room for tens of thousands of rows, and an auction for as many bids: going through the rows for
+        # each bid would take the product of both.
+        begins, highest = _steps(self.rows)
+        msgspec.structs.force_setattr(self, "begins", begins)
+        msgspec.structs.force_setattr(self, "highest", highest)
 
     def row(self, seconds: int) -> CpmMicros | None:
         """Give the highest floor of the ranges that a duration is in; None where it is in none."""
-        return max(
-            (
-                floor
-                for least, most, floor in self.rows
-                if (least is None or least <= seconds) and (most is None or seconds <= most)
-            ),
-            default=None,
-        )
+        step = bisect_right(self.begins, seconds) - 1
+        return self.highest[step] if step >= 0 else None
+
+
+def _steps(rows: tuple[Row, ...]) -> tuple[tuple[int, ...], tuple[CpmMicros | None, ...]]:
+    opening = sorted(
+        (_SECONDS_MIN if least is None else least, _SECONDS_MAX if most is None else most, floor)
+        for least, most, floor in rows
+    )
+    highest: list[CpmMicros | None] = []
+    begins = sorted({least for least, _, _ in opening} | {most + 1 for _, most, _ in opening})
+    opened: list[tuple[int, int]] = []  # (-floor, most), so that the highest floor comes first
+    number = 0
+    for begin in begins:
+        while number < len(opening) and opening[number][0] <= begin:
+            heappush(opened, (-opening[number][2], opening[number][1]))
+            number += 1
+        while opened and opened[0][1] < begin:
+            heappop(opened)
+        highest.append(CpmMicros(-opened[0][0]) if opened else None)
+    return tuple(begins), tuple(highest)
 
 
 class Length(msgspec.Struct, frozen=True, gc=False):
