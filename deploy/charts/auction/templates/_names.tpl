@@ -14,7 +14,7 @@
 {{- $whole = .Release.Name -}}
 {{- end -}}
 {{- $whole = $whole | trunc 39 | trimSuffix "-" -}}
-{{- /* A Service is called by a label of DNS, and Kubernetes before 1.35 wants a letter first. */ -}}
+{{- /* A Service is called by one label of DNS, and Kubernetes before 1.36 wants a letter first. */ -}}
 {{- if not (regexMatch `^[a-z]([-a-z0-9]*[a-z0-9])?$` $whole) -}}
 {{- fail (printf "fullnameOverride: expected a name of lower-case letters, digits and dashes that begins with a letter, was %s, from the release's name where none is given" $whole) -}}
 {{- end -}}
