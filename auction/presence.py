@@ -40,12 +40,14 @@ class Sign:
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # Waits for a reader that is just looking, and for nobody else: a process id has one owner.
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._longest = 0
 
     def tell(self, presence: Presence) -> None:
-        """Write what there is to tell; a reader that meets half of it reads again."""
-        # In place, not beside it and renamed: the lock is the file's.
-        text = msgspec.json.encode(presence)
-        os.ftruncate(self._file, 0)
+        """Write what there is to tell."""
+        # In place, not beside it and renamed: the lock is the file's. And in one write, with spaces over what was
+        # longer: a reader that comes between two would take us for gone.
+        text = msgspec.json.encode(presence).ljust(self._longest)
+        self._longest = len(text)
         os.pwrite(self._file, text, 0)
 
     def close(self) -> None:
@@ -67,7 +69,7 @@ def default_directory() -> Path:
     return Path(tempfile.gettempdir()) / f"auction-{os.getuid()}"
 
 
-# A server that is just writing is done in microseconds.
+# A write is one call of the system; not every file system keeps a reader out of its middle.
 _READS = 10
 
 
