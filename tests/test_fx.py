@@ -65,6 +65,17 @@ def test_there_and_back_never_grows(amount: CpmMicros, one: str, other: str) -> 
     assert amount <= back.up(there.up(amount))
 
 
+@LAW
+@given(amounts, currencies, currencies)
+def test_the_most_that_comes_down_to_an_amount_is_the_highest_that_does(
+    amount: CpmMicros, one: str, other: str
+) -> None:
+    there = RATES.ratio(one, other)
+    assert there is not None
+    most = there.most(amount)
+    assert there.down(most) <= amount < there.down(CpmMicros(most + 1))
+
+
 # ------------------------------------------------------------ the scale on which bids rank
 
 

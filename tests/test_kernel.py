@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import oracle
@@ -219,6 +219,12 @@ def bid(ranked: int, rank: int = 0, floor: int = 0, competitor: int = 0, bidder:
     row[TOLD_FLOOR] = row[FLOOR] = floor
     row[RANK], row[COMPETITOR], row[BIDDER], row[AT] = rank, competitor, bidder, 2
     return row
+
+
+def test_switches_can_be_told_apart_however_they_are_combined() -> None:
+    switches = (DEALS_FIRST, SAME_COMPETITOR_SETS_PRICE, TABLE_MIN_TO_WIN)
+    assert [0] * 3 == [one & other for one, other in combinations(switches, 2)]
+    assert all(switches)
 
 
 def test_lowest_rank_wins_a_tie_wherever_it_stands() -> None:

@@ -227,6 +227,9 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "domain blocked with the sign of kelvin": (
         with_(BANNER, badv=["\u212aelvin.example"]), BID + text(7, "kelvin.example"), HELD, BLOCKED,
     ),
+    "domain blocked with the sign of kelvin behind a letter": (
+        with_(BANNER, badv=["o\u212a.example"]), BID + text(7, "ok.example"), HELD, BLOCKED,
+    ),
     "domain second of two": (BADV, BID + text(7, "x.org") + text(7, "ford.com"), HELD, BLOCKED),
     "domain behind a group": (BADV, BID + group(7, text(7, "x")) + text(7, "ford.com"), HELD, BLOCKED),
     "domain in a group": (BADV, BID + group(60, text(7, "ford.com")), THROUGH, None),
@@ -242,6 +245,9 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "category whose taxonomy comes last": (BCAT, BID + text(15, "7") + number(30, 1) + number(30, 2), HELD, CATEGORY),
     "category of a taxonomy of 33 bits": (BCAT, BID + number(30, 2**32 + 2) + text(15, "IAB1"), HELD, CATEGORY),
     "category empty, and one blocked empty": (with_(BANNER, bcat=[""]), BID + text(15, ""), HELD, CATEGORY),
+    "category whose length takes five bytes": (
+        BCAT, BID + number(30, 2) + text(15, "IAB1", padding=4), HELD, CATEGORY,
+    ),
     "category as a domain": (with_(BCAT, cattax=1), BID + text(7, "IAB1"), THROUGH, None),
     # apps and languages
     "app of another": (BAPP, BID + text(14, "com.example"), HELD, None),
@@ -302,6 +308,7 @@ CASES: dict[str, tuple[Json, bytes, bool, LossReason | None]] = {
     "size absent of a ratio alone": (RATIO_ALONE, BID, HELD, SIZE),
     "size absent beside a ratio": (RATIO, BID, HELD, SIZE),
     "size nobody asked for": (BANNER, BID + number(16, 7) + number(17, -7), HELD, None),
+    "size where none is asked": (BANNER, BID + number(16, 7) + number(17, 7), THROUGH, None),
     "size in 33 bits": (SIZED, BID + number(16, 2**32 + 300) + number(17, 250), HELD, None),
     "size last said": (SIZED, BID + number(16, 1) + number(17, 250) + number(16, 300), THROUGH, None),
     # markup
@@ -450,6 +457,21 @@ def test_a_check_that_is_off_holds_nothing_back(setting: Json, bid: bytes, throu
     assert through == (not reply.held)
 
 
+def test_parents_of_categories_are_looked_for_only_where_some_are_blocked() -> None:
+    auction = opened(with_(BANNER, badv=["ford.com"]), category_match="parents")
+    (reply,) = decided(auction, [answer(BID + text(15, "IAB1-1"))]).replies
+    assert {} == reply.held
+
+
+def test_a_price_can_be_changed_where_it_stands_in_one_place_and_the_deal_has_a_name() -> None:
+    price, again = len(BID) - 8, BID + double(3, 2.0)
+    for bid, place in (
+        (BID, price), (again, -1), (text(1, "b") + text(2, "1"), -1), (BID + text(13, "d"), price),
+        (BID + text(13, ""), -1), (BID + text(13, "") + text(13, "d"), -1), (BID + text(13, "d") + text(13, ""), -1),
+    ):  # fmt: skip
+        assert (bid, place) == decided(opened(BANNER), [answer(bid)]).sent(0)
+
+
 # ------------------------------------------------------------ whole replies
 
 
@@ -461,6 +483,22 @@ def test_a_reply_with_two_bids_of_one_seat_and_id_is_looked_at_whole() -> None:
     repeated = text(1, "r") + seatbid(named("a"), seat="s") + seatbid(named("b"), named("a", 9.0), seat="s")
     (reply,) = decided(opened(BANNER), [repeated]).replies
     assert [False, False, True] == [verdict.duplicate for verdict in reply.held.values()]
+
+
+@pytest.mark.parametrize(
+    ("ids", "repeated"),
+    [
+        (("b", "a", "a"), True), (("a", "a", "b"), True), (("ab", "a"), False), (("a", "ab"), False),
+        (("ab", "b"), False), (("ab", "ac"), False), (("a", "b", "c"), False),
+    ],
+)  # fmt: skip
+def test_a_reply_is_looked_at_whole_only_where_one_id_is_another(ids: tuple[str, ...], repeated: bool) -> None:
+    # Every id once in one seat behind a reply that has the same ones; then ids are seats, of bids of one id.
+    by_id = text(1, "r") + seatbid(*map(named, ids), seat="s")
+    by_seat = text(1, "r") + b"".join(seatbid(named("a"), seat=seat) for seat in ids)
+    for body in (by_id, by_seat):
+        _, reply = decided(opened(BANNER, bidders=2), [answer(*map(named, "xyz"[: len(ids)])), body]).replies
+        assert (len(ids) if repeated else 0) == len(reply.held)
 
 
 def test_one_id_of_two_seats_or_two_bidders_is_two_bids() -> None:
@@ -510,6 +548,11 @@ def test_too_many_bids_or_too_long_names_are_a_reply_of_no_bid() -> None:
         body = text(1, "r") + seatbid(named("a"), named("b"), seat="s" * seat_bytes)
         (reply,) = decided(opened(BANNER, limits=Limits(reply_bytes=400)), [body]).replies
         assert excessive == reply.excessive
+
+
+def test_a_reply_with_one_bid_too_many_writes_no_row_of_it() -> None:
+    (reply,) = decided(opened(BANNER, limits=Limits(bids_per_reply=1)), [answer(named("a"), named("b"))]).replies
+    assert (True, 0) == (reply.excessive, reply.count)
 
 
 def test_a_bid_without_price_takes_none_of_a_reply_that_was_too_large() -> None:

@@ -41,7 +41,7 @@ VECTORS = "tests/test_conformance.py::test_product_decides_as_expected"
 TESTS: dict[str, tuple[str, ...]] = {
     "auction/core/kernels/clear.py": ("tests/test_kernel.py", VECTORS),
     "auction/core/kernels/sieve.py": ("tests/test_sieve.py", "tests/test_sieve_places.py", VECTORS),
-    "auction/core/kernels/survey.py": ("tests/test_survey.py", VECTORS),
+    "auction/core/kernels/survey.py": ("tests/test_survey_cells.py", "tests/test_survey.py", VECTORS),
     "auction/core/kernels/wire.py": ("tests/test_survey.py", "tests/test_sieve.py", VECTORS),
     "auction/core/kernels/fold.py": ("tests/test_kernel.py", VECTORS),
     "auction/core/listings.py": ("tests/test_listings.py", VECTORS),

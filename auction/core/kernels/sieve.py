@@ -146,7 +146,7 @@ _FIELD_SEATBID, _FIELD_BID, _FIELD_SEAT = 2, 1, 2
 _FIELD_ID, _FIELD_IMPID, _FIELD_PRICE, _FIELD_NURL, _FIELD_ADM, _FIELD_ADOMAIN = 1, 2, 3, 5, 6, 7
 _FIELD_CRID, _FIELD_ATTR, _FIELD_DEALID, _FIELD_BUNDLE, _FIELD_CAT, _FIELD_W, _FIELD_H = 10, 11, 13, 14, 15, 16, 17
 _FIELD_LANGUAGE, _FIELD_LANGB, _FIELD_CATTAX, _FIELD_DUR, _FIELD_MTYPE, _FIELD_ADM_NATIVE = 25, 29, 30, 32, 33, 50
-_BANNER, _VIDEO, _AUDIO, _NATIVE = 1, 2, 3, 4
+_BANNER, _VIDEO, _NATIVE = 1, 2, 4
 _PRICE_MAX = LIMIT / MICROS
 # Blocked attributes that those of a bid are compared with one by one. The standard lists 17; where a request has more,
 # bids that list anything are held back, so that a long list in either costs no product of both.
