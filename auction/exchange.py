@@ -6,7 +6,7 @@
 #
 # The core decides and never waits; the edge waits and never decides. This is the only place where they meet while an
 # auction runs. Nothing here knows a socket, a message or a file: what those are was decided by whoever built it
-# (server.py), and a test builds it from memory. Replay is the same lines with the replies read from a log (replay.py).
+# (server/), and a test builds it from memory. Replay is the same lines with the replies read from a log (replay.py).
 
 from __future__ import annotations
 

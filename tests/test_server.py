@@ -311,6 +311,26 @@ def test_nothing_is_compiled_after_ready(tmp_path: Path) -> None:
     assert [] == [line for line in after if "unstructured" in line]
 
 
+def test_waiting_auctions_are_nothing_that_the_collector_looks_for(tmp_path: Path) -> None:
+    waves = 24  # of sixty auctions that wait: with Python's own thresholds a hundred passes over the young
+    with socket.socket() as hung:
+        hung.bind(("127.0.0.1", 0))
+        hung.listen(4096)
+        silent = {"name": "dsp-a", "http": f"http://127.0.0.1:{hung.getsockname()[1]}/"}
+        with exchange(tmp_path, settings(silent, exchange={"tmax_ms": 50}, server={"transport": "wire"})) as served:
+            before = _collections(served)
+            for _ in range(waves):
+                for call in [served.ask(a_request()) for _ in range(60)]:
+                    call.result()
+            after = _collections(served)
+    assert after[0] - before[0] < waves
+    assert before[2] == after[2]
+
+
+def _collections(served: ExchangeProcess) -> list[float]:
+    return [served.metric(f'python_gc_collections_total{{generation="{generation}"}}') for generation in range(3)]
+
+
 # Stopping.
 
 

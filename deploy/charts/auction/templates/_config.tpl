@@ -1,6 +1,6 @@
 {{/* The server's configuration, and the times that follow from it. */}}
 
-{{/* The server keeps a quarter of drain_s for its log (auction/server.py, LOG_SHARE): the least that covers both. */}}
+{{/* The server keeps a quarter of drain_s for its log (auction/server/server.py, LOG_SHARE): the least that covers both. */}}
 {{- define "auction.drainSeconds" -}}
 {{- $calls := div (add (mul (int .Values.drain.graceSeconds) 4) 2) 3 -}}
 {{- $log := mul (int .Values.drain.flushSeconds) 4 -}}

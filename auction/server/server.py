@@ -1,20 +1,4 @@
-# One exchange as a process: started in order, told its rules anew while it runs, and stopped without losing anything.
-#
-# Start: configuration -> kernels loaded -> rates asked for, where there are none -> rules compiled -> bidders connected
-# -> log opened -> ports bound -> serving.
-# Whoever asks before the last step hears "not serving"; whatever may fail has failed before it, so that a rollout stops
-# at the first bad process. Nothing is compiled afterwards, neither rules during an auction nor kernels ever.
-#
-# Reload: the next auction sees the new configuration whole, or nobody sees any of it. The file is read again and
-# compared, because a ConfigMap is swapped by a symbolic link and sends no signal; it counts as changed when two
-# readings in a row agree, since half a file that an editor is writing may be a valid file with fewer bidders.
-#
-# Rates: their source is asked in the background, and what it gives becomes other rules for the next auction. One task
-# changes what is in force, so that a reload and a snapshot never overtake each other; why a reload keeps a snapshot and
-# what a stale one is: docs/decisions/fx.md.
-#
-# Stop: not serving, and for a while as before -> ports closed -> auctions in flight answered -> log flushed ->
-# connections dropped -> exit. What callers see of each step: docs/decisions/stopping.md.
+# The steps of a process's life, one after the other; the opening comment of this package tells them.
 
 from __future__ import annotations
 
@@ -24,96 +8,44 @@ import gc
 import logging
 import os
 import platform
-import signal
-import sys
 from collections.abc import Callable, Coroutine, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from auction import __version__
-from auction.config import FILE_BYTES_MAX, Bidder, Config, ConfigFaults, load, what_needs_restart
+from auction.config import FILE_BYTES_MAX, Config, ConfigFaults, load, what_needs_restart
 from auction.core.auction import compile_rules
 from auction.core.kernels import warm_up
 from auction.core.record import encode_rules
 from auction.edge.admission import Admission
-from auction.edge.eventlog import EventLog, LogInUse
+from auction.edge.eventlog import EventLog
 from auction.edge.metrics import CONTENT_TYPE, Metrics
 from auction.edge.outbox import Outbox
 from auction.edge.pages import PAGE, SHARE_S
 from auction.edge.rates import OUTCOMES, Feed, Source, taken_us
 from auction.edge.transports import BidderConnection
-from auction.edge.transports.grpcio import GrpcBidder, GrpcServer
-from auction.edge.transports.http import HttpBidder, HttpServer, Page
-from auction.edge.transports.wire import WireBidder, WireServer
-from auction.exchange import METHODS, Exchange, Market
-from auction.model.auction import Encoding
+from auction.edge.transports.http import Page
+from auction.exchange import Exchange, Market
 from auction.model.clock import SystemClock
 from auction.model.fx import Fx
 from auction.model.rules import SOFTWARE
 from auction.presence import Presence, Sign
-from auction.v1 import exchange_pb2
+from auction.server.journal import open_log
+from auction.server.ports import Ports
+from auction.server.ways import Way, way_to
 
 # Half a second, and twice the same: a change is in force within about a second, and a reading costs 20 us.
 WATCH_S: Final = 0.5
 
+# When the collector looks: at objects more than before, at passes over the young, at passes over the middle-aged. An
+# auction leaves no cycle, so these only find what a reload or a fault left. 64 auctions that wait hold some 5 000
+# objects: with fewer, every burst of them made a pass, and survivors of passes made full ones. A pass over 5 000 takes
+# a quarter of a millisecond; a full one comes after 2 000 of those.
+COLLECT_AFTER: Final = (5_000, 20, 100)
+
 _log = logging.getLogger("auction.server")
-
-
-class Unstartable(Exception):
-    """Why an exchange cannot start, in one line for whoever started it."""
-
-
-def run(
-    path: Path | None,
-    environ: Mapping[str, str],
-    announce: Callable[[Presence], None],
-    worker: Path | None = None,
-) -> int:
-    """Serve until SIGTERM or SIGINT, and return the exit code: 0, or 1 where records were lost on the way out.
-
-    `announce` is told once, when the exchange is ready. SIGHUP reloads; a second SIGTERM or SIGINT ends the process
-    where it stands. A worker shares its ports with others, tells its supervisor what it counts in the file `worker` and
-    of itself beside it, and drains when standard input ends. Raises ConfigFaults and Unstartable before anything is
-    served.
-    """
-    server = Server(path, environ, worker)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_serve(server, announce))
-
-
-async def _serve(server: Server, announce: Callable[[Presence], None]) -> int:
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-
-    def stop(number: signal.Signals) -> None:
-        if stopping.is_set():
-            os._exit(128 + number)
-        _log.info("draining", extra={"fields": {"signal": number.name}})
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop, number)
-    # Before start as well: somebody who signals too early must not end the process with it.
-    loop.add_signal_handler(signal.SIGHUP, server.ask_to_reload)
-    if server.worker is not None:
-
-        def orphaned() -> None:
-            if not os.read(sys.stdin.fileno(), 4096):
-                loop.remove_reader(sys.stdin)
-                if not stopping.is_set():
-                    stop(signal.SIGTERM)
-
-        loop.add_reader(sys.stdin, orphaned)
-    try:
-        await server.start()
-        announce(server.presence)
-        await stopping.wait()
-    finally:
-        complete = await server.stop()
-    return 0 if complete else 1
 
 
 class Server:
@@ -133,10 +65,9 @@ class Server:
         self._exchange: Exchange | None = None
         self._eventlog: EventLog | None = None
         self._outbox: Outbox | None = None
-        self._grpc: GrpcServer | WireServer | None = None
-        self._http: HttpServer | None = None
+        self._ports: Ports | None = None
         self._sign: Sign | None = None
-        self._ways: dict[str, _Way] = {}
+        self._ways: dict[str, Way] = {}
         self._open: set[BidderConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._feed: Feed | None = None
@@ -154,12 +85,16 @@ class Server:
         warm_up()
         self._feed = await self._feed_of(config)
         market = await self._market(config, self._feed)
-        self._open_log()
+        if config.log.dir is None:
+            _log.info("no log is written: log.dir is not set")
+        else:
+            self._eventlog, self._outbox = open_log(config.log, config.log.dir, self._clock)
         self._exchange = Exchange(
             market, clock=self._clock, admission=self._admission, metrics=self._metrics, journal=self._outbox
         )
         self._read_metrics()
-        await self._listen(self._exchange)
+        self._ports = Ports(self._exchange, config, self._clock, self._pages(), shared=self.worker is not None)
+        await self._ports.open()
         try:
             self._sign = Sign(self.worker.parent if self.worker is not None else None)
         except OSError as refusal:
@@ -167,9 +102,9 @@ class Server:
         # What exists now stays until the end; a full collection through it would cost an auction tens of milliseconds.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*COLLECT_AFTER)
         self.ready = True
-        assert self._grpc is not None
-        await self._grpc.serving(True)
+        await self._ports.grpc.serving(True)
         self._tell()
         self._quoted(market)
         self._refresh()
@@ -183,13 +118,14 @@ class Server:
         for task in self._tasks:
             task.cancel()
         if was_ready:
-            assert self._grpc is not None
-            await self._grpc.serving(False)
+            assert self._ports is not None
+            await self._ports.grpc.serving(False)
             await asyncio.sleep(self._config.server.notice_ms / 1000)
         drain_s = self._config.server.drain_s
         end = self._clock.monotonic() + drain_s
         grace_s = drain_s * (1 - LOG_SHARE)
-        await asyncio.gather(*(server.stop(grace_s) for server in (self._grpc, self._http) if server is not None))
+        if self._ports is not None:
+            await self._ports.close(grace_s)
         complete = True
         if self._outbox is not None:
             complete = await asyncio.to_thread(self._outbox.drain, end)
@@ -206,13 +142,12 @@ class Server:
     def presence(self) -> Presence:
         """What this process tells others of itself."""
         assert self._exchange is not None
-        assert self._grpc is not None
-        assert self._http is not None
+        assert self._ports is not None
         host = self._config.server.host
         return Presence(
             pid=os.getpid(),
-            grpc=f"{host}:{self._grpc.port}",
-            http=f"http://{host}:{self._http.port}",
+            grpc=f"{host}:{self._ports.grpc.port}",
+            http=f"http://{host}:{self._ports.http.port}",
             log=self._eventlog.directory if self._eventlog else None,
             rules=_digest(self._exchange.market),
             reloads=sum(self._reloads.values()),
@@ -323,9 +258,9 @@ class Server:
         rules = msgspec.structs.replace(config.rules(), fx=self._fx(config, feed))
         # Twenty thousand floor rules take most of a second; auctions go on meanwhile.
         compiled, written = await asyncio.to_thread(lambda: (compile_rules(rules), encode_rules(rules, SOFTWARE)))
-        ways: dict[str, _Way] = {}
+        ways: dict[str, Way] = {}
         for bidder in config.bidders:
-            way = _way(bidder, config, self._clock)
+            way = way_to(bidder, config, self._clock)
             known = self._ways.get(bidder.name)
             ways[bidder.name] = known if known is not None and known.key == way.key else way
         fresh = [way.connection for way in ways.values() if way.connection not in self._open]
@@ -340,73 +275,6 @@ class Server:
         for connection in connections:
             self._open.discard(connection)
             await connection.close()
-
-    def _open_log(self) -> None:
-        log = self._config.log
-        if log.dir is None:
-            _log.info("no log is written: log.dir is not set")
-            return
-        try:
-            self._eventlog = EventLog(
-                log.dir,
-                monotonic=self._clock.monotonic,
-                wall_us=self._clock.wall_us,
-                fsync=log.fsync,
-                fsync_interval_s=log.fsync_interval_ms / 1000,
-                segment_bytes=log.segment_bytes,
-                segment_s=log.segment_s,
-                keep_bytes=log.keep_bytes,
-            )
-        except (LogInUse, OSError) as refusal:
-            raise Unstartable(f"log.dir: {refusal}") from refusal
-        for fault in self._eventlog.recovered:
-            _log.warning("log recovered: %s", fault.text, extra={"fields": msgspec.to_builtins(fault)})
-        self._outbox = Outbox(
-            self._eventlog,
-            monotonic=self._clock.monotonic,
-            records_max=log.queue_records,
-            bytes_max=log.queue_bytes,
-        )
-
-    async def _listen(self, exchange: Exchange) -> None:
-        server, limits = self._config.server, self._config.limits
-        by_encoding = {encoding: method for method, encoding in METHODS.items()}
-        on_wire = partial(WireServer, inflation_ratio=limits.inflation_ratio)
-        grpc: Callable[..., GrpcServer | WireServer] = on_wire if server.transport == "wire" else GrpcServer
-        self._grpc = grpc(
-            exchange,
-            [by_encoding[Encoding.PROTOBUF]],
-            self._clock,
-            host=server.host,
-            port=server.port,
-            request_bytes=limits.request_bytes,
-            connections=server.connections(),
-            descriptors=descriptors(),
-            reuse_port=self.worker is not None,
-        )
-        self._http = HttpServer(
-            exchange,
-            [by_encoding[Encoding.JSON]],
-            self._clock,
-            host=server.host,
-            port=server.http_port,
-            pages={
-                "/healthz": lambda: Page(b"ok\n"),
-                "/readyz": lambda: Page(b"ready\n") if self.ready else Page(b"not ready\n", status=503),
-                "/metrics": lambda: Page(self._page(), content_type=CONTENT_TYPE),
-            },
-            request_bytes=limits.request_bytes,
-            inflation_ratio=limits.inflation_ratio,
-            reuse_port=self.worker is not None,
-        )
-        for port, setting in ((self._grpc, "port"), (self._http, "http_port")):
-            try:
-                await port.start()
-            except OSError as refusal:
-                where = f"{server.host}:{getattr(server, setting)}"
-                raise Unstartable(
-                    f"server.{setting}: cannot listen on {where}, which is in use or not ours; choose another"
-                ) from refusal
 
     def _read_metrics(self) -> None:
         read, exchange, outbox, eventlog = self._metrics.read, self._exchange, self._outbox, self._eventlog
@@ -429,6 +297,13 @@ class Server:
             read("auction_outbox_disk_errors_total", lambda: outbox.disk_errors)
             read("auction_log_bytes_total", lambda: eventlog.bytes_written)
             read("auction_log_last_sequence", lambda: eventlog.last)
+
+    def _pages(self) -> dict[str, Callable[[], Page]]:
+        return {
+            "/healthz": lambda: Page(b"ok\n"),
+            "/readyz": lambda: Page(b"ready\n") if self.ready else Page(b"not ready\n", status=503),
+            "/metrics": lambda: Page(self._page(), content_type=CONTENT_TYPE),
+        }
 
     def _page(self) -> bytes:
         """Give the page of metrics: this process's, or what the supervisor has put together of all."""
@@ -483,33 +358,6 @@ class Server:
         return task
 
 
-class _Way(msgspec.Struct, frozen=True):
-    """A connection, and what it was made of: as long as that is the same, so is the connection."""
-
-    key: tuple[object, ...]
-    connection: BidderConnection
-
-
-def _way(bidder: Bidder, config: Config, clock: SystemClock) -> _Way:
-    limits = config.limits
-    key = (bidder.grpc, bidder.http, bidder.transport, bidder.headers, limits.reply_bytes, limits.inflation_ratio)
-    headers = tuple(bidder.headers.items())
-    if bidder.grpc is not None:
-        on_wire = partial(WireBidder, inflation_ratio=limits.inflation_ratio)
-        grpc: Callable[..., GrpcBidder | WireBidder] = on_wire if bidder.transport == "wire" else GrpcBidder
-        return _Way(key, grpc(bidder.grpc, clock, reply_bytes=limits.reply_bytes, headers=headers))
-    assert bidder.http is not None
-    return _Way(
-        key,
-        HttpBidder(
-            bidder.http,
-            reply_bytes=limits.reply_bytes,
-            inflation_ratio=limits.inflation_ratio,
-            headers=headers,
-        ),
-    )
-
-
 def _snapshot(config: Config, feed: Feed | None) -> Fx:
     """Give the last good snapshot, or what stands in the configuration until there is one."""
     return feed.snapshot if feed is not None and feed.snapshot is not None else config.fx.snapshot()
@@ -524,19 +372,6 @@ def refusals(before: Config, after: Config) -> tuple[str, ...]:
 LOG_SHARE: Final = 0.25
 
 
-def descriptors() -> list[bytes]:
-    """Serialise the files that the contract is made of, each behind those that it imports."""
-    found: dict[str, bytes] = {}
-
-    def add(file: Any) -> None:
-        for imported in file.dependencies:
-            add(imported)
-        found.setdefault(file.name, file.serialized_pb)
-
-    add(exchange_pb2.DESCRIPTOR)
-    return list(found.values())
-
-
 def _digest(market: Market) -> str:
     # Twelve digits tell any two versions apart that one operator will ever see.
     return market.rules.digest.hex()[:12]
@@ -544,12 +379,3 @@ def _digest(market: Market) -> str:
 
 def _fields(counters: msgspec.Struct) -> list[tuple[str, int]]:
     return list(msgspec.structs.asdict(counters).items())
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    try:
-        import uvloop
-    except ImportError:  # Not on every platform; the loop of the standard library does the same, slower.
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
