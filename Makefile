@@ -25,7 +25,7 @@ STATES := */wire/h2.py,*/wire/streams.py,*/wire/control.py,*/wire/outbound.py,*/
 WIRE   := tests/test_wire_h2.py tests/test_wire_abuse.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check format bench load load-ui soak drill interop coverage fuzz mutants proto docs lock image \
+.PHONY: help demo run test check format bench load load-ui soak leaks wirefuzz drill interop coverage fuzz mutants proto docs lock image \
 	test-deploy check-deploy test-cluster render diff deploy smoke canary promote rollback drift clean
 
 help: ## list the targets
@@ -92,8 +92,15 @@ load: $(DEV) ## locust against the demo for 30 s, headless
 load-ui: $(DEV) ## the same with locust's page on loopback
 	@$(BIN)/python -m benchmarks.load --ui
 
-soak: $(DEV) ## 10 000 auctions with misbehaving bidders
+soak: $(DEV) ## 10 000 auctions with misbehaving bidders, then leaks and wirefuzz; half an hour
 	@$(BIN)/python -m benchmarks.soak
+	@$(MAKE) --no-print-directory leaks wirefuzz
+
+leaks: $(DEV) ## AUCTIONS (1 000 000) over the wire, one bidder in five misbehaving: nothing may be left behind
+	@$(BIN)/python -m benchmarks.leaks --auctions $(or $(AUCTIONS),1000000)
+
+wirefuzz: $(DEV) ## SECONDS (600) of arbitrary octets against the wire, guided by coverage
+	@$(BIN)/python -m tests.wirefuzz --seconds $(or $(SECONDS),600)
 
 drill: $(DRILL) ## replace, scale and kill servers under calls, through haproxy and Envoy
 	@$(BIN)/python -m benchmarks.drill $(DRILLS)

@@ -109,35 +109,35 @@ class Call(msgspec.Struct, eq=False):
         if reader is None:
             return  # handed over and ended: nothing more counts
         try:
-            messages = reader.feed(arrival.data)
+            for message in reader.feed(arrival.data):
+                self._heard(message)
             more = reader.rest - self._held
             self._held += more
             if not self._owner.holds(more):
                 raise Unreadable(Status.RESOURCE_EXHAUSTED, "too much of messages that are not whole")
-            if arrival.ended and reader.rest:
-                raise Unreadable(Status.INTERNAL, "a message cut short")
-            if self.head.unary:
-                self._one(messages, arrival.ended)
-                return
+            if arrival.ended:
+                self._ended(reader)
         except Unreadable as fault:
             self.break_off(fault.status, str(fault))
-            return
-        try:
-            for message in messages:
-                if self._stream is not None and self.on_message is not None:
-                    self.on_message(message)
-            if arrival.ended and self._stream is not None and self.on_end is not None:
-                self.on_end()
         except Exception:  # ours, whatever it is: this call ends with it, and no other does
             self._failed()
 
-    def _one(self, messages: list[bytes], ended: bool) -> None:
-        if messages:
-            if len(messages) > 1 or self.body:
-                raise Unreadable(Status.INTERNAL, "expected one message, were more")
-            self.body = messages[0]
+    def _heard(self, message: bytes) -> None:
+        if not self.head.unary:
+            if self._stream is not None and self.on_message is not None:
+                self.on_message(message)
+        elif self.on_message is not None:
+            raise Unreadable(Status.INTERNAL, "expected one message, were more")
+        else:
+            self.body = message
             self.on_message = _had  # an empty message is one too
-        if not ended:
+
+    def _ended(self, reader: Reader) -> None:
+        if reader.rest:
+            raise Unreadable(Status.INTERNAL, "a message cut short")
+        if not self.head.unary:
+            if self._stream is not None and self.on_end is not None:
+                self.on_end()
             return
         if self.on_message is None:
             raise Unreadable(Status.INTERNAL, "expected one message, was none")

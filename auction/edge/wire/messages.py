@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -63,12 +64,13 @@ class Reader:
         self._buffer = bytearray()
         self._encoding = encoding
 
-    def feed(self, data: bytes | bytearray) -> list[bytes]:
-        """Take in octets; give the messages that are whole now. Raise Unreadable."""
-        buffer = self._buffer
-        buffer += data
-        found = []
-        at = 0
+    def feed(self, data: bytes | bytearray) -> Iterator[bytes]:
+        """Take in octets; give the messages that are whole now, those before what is Unreadable too."""
+        self._buffer += data
+        return self._whole()
+
+    def _whole(self) -> Iterator[bytes]:
+        buffer, at = self._buffer, 0
         while len(buffer) - at >= PREFIX_BYTES:
             size = int.from_bytes(buffer[at + 1 : at + 5], "big")
             if size > self._bounds.octets:
@@ -79,10 +81,9 @@ class Reader:
             if flag > 1:
                 raise Unreadable(Status.INTERNAL, f"expected a flag of 0 or 1, was {flag}")
             body = bytes(buffer[at + PREFIX_BYTES : at + PREFIX_BYTES + size])
-            found.append(self._inflated(body) if flag else body)
             at += PREFIX_BYTES + size
+            yield self._inflated(body) if flag else body
         del buffer[:at]
-        return found
 
     @property
     def rest(self) -> int:

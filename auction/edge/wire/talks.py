@@ -79,13 +79,12 @@ class Talk:
         if arrival.data and head is not None and head.fault is None:
             self._reader = self._reader or Reader(self._channel.bounds, head.encoding)
             try:
-                messages = self._reader.feed(arrival.data)
+                for message in self._reader.feed(arrival.data):
+                    if self.link is not None:
+                        self._on_message(message)
             except Unreadable as fault:
                 self._break_off(fault.status, str(fault))
                 return
-            for message in messages:
-                if self.link is not None:
-                    self._on_message(message)
         if arrival.ended:
             self._end(arrival)
         elif arrival.reset is not None:
