@@ -152,7 +152,7 @@ def test_a_deal_tells_whether_its_floors_go_by_duration(duration: dict[str, Any]
 
 def test_a_floor_without_its_currency_is_cut_at_its_end() -> None:
     # The serialiser writes a default that was given; one that was not is absent, and so are its bytes.
-    message = openrtb_pb2.BidRequest(id="r", imp=[{"id": "1", "bidfloor": 1.5, "secure": 1, "banner": {}}])
+    message = openrtb_pb2.BidRequest(id="r", imp=[{"id": "1", "bidfloor": 1.5, "iframebuster": ["x"], "banner": {}}])
     deal = message.imp[0].pmp.deals.add(id="d", bidfloor=2.5, at=1)
     assert not deal.HasField("bidfloorcur")
     survey, cells, _ = surveyed(message)
