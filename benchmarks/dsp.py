@@ -14,11 +14,12 @@ import aiohttp
 import grpc
 
 from auction.core.openrtb import json as codec
-from benchmarks.exchange import OTHER_CORE, REQUEST, child, cpu_ns
+from benchmarks.peers.processes import OTHER_CORE, child, cpu_ns
 
 OUTSTANDING = 32  # calls at a time: enough that the bidder never waits for a question
 CALLS = 2000  # in each run: a quarter of a second of the bidder's CPU
 RUNS = 5
+REQUEST = "site-banner-2kb.json"
 # Thinking time would be waiting, not work.
 SETTINGS = '{"latency_ms": {"median": 0.001}, "bid_share": 1}'
 

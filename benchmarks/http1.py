@@ -30,7 +30,7 @@ from auction.edge.wire.http1 import (
 from auction.model.auction import Encoding, Invitation
 from auction.model.clock import Deadline, SystemClock
 from auction.model.reply import ReplyStatus
-from benchmarks.exchange import ENGINE_CORE, OTHER_CORE, child, cpu_ns
+from benchmarks.peers.processes import ENGINE_CORE, OTHER_CORE, child, cpu_ns
 
 REQUEST = b'{"id":"' + b"q" * 440 + b'"}'  # as two impressions take
 REPLY = b'{"id":"' + b"r" * 290 + b'"}'  # as two bids take
