@@ -92,8 +92,9 @@ load: $(DEV) ## locust against the demo for 30 s, headless
 load-ui: $(DEV) ## the same with locust's page on loopback
 	@$(BIN)/python -m benchmarks.load --ui
 
-soak: $(DEV) ## 10 000 auctions with misbehaving bidders, then leaks and wirefuzz; half an hour
+soak: $(DEV) ## 10 000 auctions with misbehaving bidders, a neighbour of attacks, leaks, wirefuzz; half an hour
 	@$(BIN)/python -m benchmarks.soak
+	@$(BIN)/python -m benchmarks.neighbour
 	@$(MAKE) --no-print-directory leaks wirefuzz
 
 leaks: $(DEV) ## AUCTIONS (1 000 000) over the wire, one bidder in five misbehaving: nothing may be left behind
