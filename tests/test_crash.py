@@ -1,5 +1,5 @@
-# kill -9 in the middle of load, twenty times: the log opens each time, and every record up to the last one that its
-# writer published is there, whole and in order.
+# kill -9 in the middle of load, twenty times over each transport: the log opens each time, and every record up to the
+# last one that its writer published is there, whole and in order.
 #
 # A killer that waits for a moment of its own choosing would find the same moment every time. So each round is killed
 # after another number of answers, while others are on their way and the writer is somewhere between two batches.
@@ -24,10 +24,12 @@ ROUNDS = 5
 CALLERS = 16
 
 
+@pytest.mark.parametrize("transport", ["grpcio", "wire"])
 @pytest.mark.parametrize("first", [40, 97, 150, 233])
-def test_killed_exchange_leaves_every_record_that_it_published(tmp_path: Path, first: int) -> None:
+def test_killed_exchange_leaves_every_record_that_it_published(tmp_path: Path, first: int, transport: str) -> None:
     log = tmp_path / "log"
-    given = {"log": {"dir": str(log), "segment_bytes": 100_000}, "server": {"drain_s": 5}}
+    server = {"drain_s": 5, "transport": transport}
+    given = {"log": {"dir": str(log), "segment_bytes": 100_000}, "server": server}
     published = 0
     for round in range(ROUNDS):
         with exchange(tmp_path, given) as served:
