@@ -361,10 +361,13 @@ def test_a_stop_goes_on_as_before_until_callers_have_had_notice(tmp_path: Path) 
             health = health_pb2_grpc.HealthStub(served.channel)
             watch = health.Watch(health_pb2.HealthCheckRequest(service="auction"), timeout=20)
             assert health_pb2.HealthCheckResponse.SERVING == next(watch).status
+            assert "connection" not in served.post(a_request()).headers
             served.kill(signal.SIGTERM)
             assert health_pb2.HealthCheckResponse.NOT_SERVING == next(watch).status
             assert 503 == served.get("/readyz").status
             assert "seatbid" in served.grpc(a_request())
+            answer = served.post(a_request())
+            assert (200, "close") == (answer.status, answer.headers["connection"])
             with grpc.insecure_channel(served.ready["grpc"], [("grpc.use_local_subchannel_pool", 1)]) as late:
                 assert late.unary_unary(METHOD)(message_of(a_request()), timeout=20)
             watch.cancel()

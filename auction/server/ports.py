@@ -72,6 +72,11 @@ class Ports:
                     f"server.{setting}: cannot listen on {where}, which is in use or not ours; choose another"
                 ) from refusal
 
+    async def leave(self) -> None:
+        """Go on as before, and have callers go elsewhere: health says NOT_SERVING, connections of JSON end."""
+        self.http.leave()
+        await self.grpc.serving(False)
+
     async def close(self, grace_s: float) -> None:
         """Take nothing more, and answer what is under way for so long."""
         await asyncio.gather(self.grpc.stop(grace_s), self.http.stop(grace_s))

@@ -119,7 +119,7 @@ class Server:
             task.cancel()
         if was_ready:
             assert self._ports is not None
-            await self._ports.grpc.serving(False)
+            await self._ports.leave()
             await asyncio.sleep(self._config.server.notice_ms / 1000)
         drain_s = self._config.server.drain_s
         end = self._clock.monotonic() + drain_s

@@ -215,6 +215,11 @@ class HttpServer:
         self._listener = listener
         self.port = listener.port
 
+    def leave(self) -> None:
+        """Answer as before, and end each connection with its next answer."""
+        if self._listener is not None:
+            self._listener.leave()
+
     async def stop(self, grace_s: float) -> None:
         if self._listener is not None:
             await self._listener.stop(grace_s, FLUSH_S)

@@ -231,7 +231,7 @@ class Conversation(asyncio.Protocol):
         """Put an answer where the next write takes it; `request` is None where there was none to be understood."""
         listener = self._listener
         keep = response.keep and request is not None and request.keep and request.body is not None
-        keep = keep and not listener.stopping
+        keep = keep and not listener.leaving
         if not keep:
             connection = b"connection: close\r\n"
             self._waiting.clear()

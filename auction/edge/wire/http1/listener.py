@@ -41,7 +41,7 @@ class Listener:
         self.patience = patience or Patience()
         self.heads = Heads()
         self.open: set[Conversation] = set()
-        self.stopping = False
+        self.leaving = self.stopping = False
         self.connections_max = connections_max
         self._now_s = now_s
         self._date_s = -1
@@ -65,6 +65,10 @@ class Listener:
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
+    def leave(self) -> None:
+        """Go on as before, but end each connection with its next answer, so that callers go elsewhere."""
+        self.leaving = True
+
     async def stop(self, grace_s: float, flush_s: float = 0.25) -> None:
         """Accept nothing more, send idle callers away, let the others finish for `grace_s`, then cancel what is left.
 
@@ -73,7 +77,7 @@ class Listener:
         if self._server is None:
             return
         self._server.close()
-        self.stopping = True
+        self.leaving = self.stopping = True
         for conversation in tuple(self.open):
             conversation.leave()
         await self._emptied(grace_s)
