@@ -12,6 +12,7 @@ import socket
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +26,8 @@ from benchmarks.peers.turns import Ports, Running, Skipped
 VARIABLE: Final = "PREBID_SERVER"
 PATH: Final = "/openrtb2/auction"
 
-# Adapters in the order in which bidders are added, with parameters that satisfy their schemas.
+# Adapters in the order in which bidders are added, with parameters that satisfy their schemas. Not every version has
+# every one (4.6 has no ezoic): the first that are there are taken.
 ADAPTERS: Final[dict[str, dict[str, Any]]] = {
     "ccx": {"placementId": 1},
     "cointraffic": {"placementId": "1"},
@@ -35,39 +37,55 @@ ADAPTERS: Final[dict[str, dict[str, Any]]] = {
     "pwbid": {"siteId": "1"},
     "ezoic": {"placementId": "1"},
     "aax": {"cid": "1", "crid": "1"},
+    "vrtcal": {},
 }
+
+# At its start it asks for exchange rates and lists of vendors, whatever its configuration says: nobody is there.
+NOWHERE: Final = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
 
 # Its own readiness takes a second or two: it reads some hundred schemas of adapters.
 START_S: Final = 30.0
 
 
 def started(stack: ExitStack, ports: Ports) -> Running:
-    """Start it against bidders; Skipped where PREBID_SERVER names no program."""
+    """Start it against bidders; Skipped where PREBID_SERVER names no program, or one with too few adapters."""
+    binary, static = _program()
+    names = _names(static, len(ports.http))
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="auction-bench-")))
+    (folder / "static").symlink_to(static)
+    port = _free_port()
+    adapters = dict(zip(names, ports.http, strict=True))
+    (folder / "pbs.yaml").write_text(json.dumps(configuration(port, adapters)))  # JSON is YAML
+    process = spawned(stack, [str(binary)], ENGINE_CORE, folder=folder, environment=NOWHERE)
+    _await(f"http://127.0.0.1:{port}/status", lambda: process.poll() is None)
+    return Running(process.pid, port, PATH)
+
+
+def _program() -> tuple[Path, Path]:
     program = os.environ.get(VARIABLE)
     if not program:
         raise Skipped(f"{VARIABLE} is not set; {VARIABLE}=path make bench measures it")
     binary = Path(program).resolve()
     if not os.access(binary, os.X_OK):
         raise Skipped(f"{VARIABLE}: expected a program, was {program}")
-    static = next(
-        (place / "static" for place in binary.parents[:2] if (place / "static" / "bidder-info").is_dir()), None
-    )
-    if static is None:
-        raise Skipped(f"{VARIABLE}: expected the source's folder `static` beside {binary}")
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="auction-bench-")))
-    (folder / "static").symlink_to(static)
-    port = _free_port()
-    (folder / "pbs.yaml").write_text(json.dumps(configuration(port, ports.http)))  # JSON is YAML
-    process = spawned(stack, [str(binary)], ENGINE_CORE, folder=folder)
-    _await(f"http://127.0.0.1:{port}/status", lambda: process.poll() is None)
-    return Running(process.pid, port, PATH)
+    for place in binary.parents[:2]:
+        if (place / "static" / "bidder-info").is_dir():
+            return binary, place / "static"
+    raise Skipped(f"{VARIABLE}: expected the source's folder `static` beside {binary}")
 
 
-def configuration(port: int, bidders: list[int]) -> dict[str, Any]:
-    """Give its configuration: one adapter for each bidder, and nothing that is no auction."""
+def _names(static: Path, bidders: int) -> list[str]:
+    names = [name for name in ADAPTERS if (static / "bidder-info" / f"{name}.yaml").is_file()][:bidders]
+    if len(names) < bidders:
+        raise Skipped(f"{VARIABLE}: expected {bidders} of its adapters in {static}, found {', '.join(names) or 'none'}")
+    return names
+
+
+def configuration(port: int, bidders: Mapping[str, int]) -> dict[str, Any]:
+    """Give its configuration: an adapter with its bidder's port for each, and nothing that is no auction."""
     adapters = {
         name: {"endpoint": f"http://127.0.0.1:{bidder}/bid", "disabled": False, "usersync": {"enabled": False}}
-        for name, bidder in zip(ADAPTERS, bidders, strict=False)
+        for name, bidder in bidders.items()
     }
     return {
         "host": "127.0.0.1",
@@ -88,7 +106,7 @@ def configuration(port: int, bidders: list[int]) -> dict[str, Any]:
 
 def asked(size: str, bidders: int) -> bytes:
     """Give the same request as JSON, addressed to the adapters of so many bidders."""
-    named = dict(list(ADAPTERS.items())[:bidders])
+    named = {name: ADAPTERS[name] for name in _names(_program()[1], bidders)}
     whole = request(size)
     imps = [{**imp, "ext": {**imp.get("ext", {}), "prebid": {"bidder": named}}} for imp in whole["imp"]]
     return msgspec.json.encode({**whole, "imp": imps, "ext": {}})
@@ -101,7 +119,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _await(url: str, alive: Any) -> None:
+def _await(url: str, alive: Callable[[], bool]) -> None:
     end = time.monotonic() + START_S
     while True:
         try:

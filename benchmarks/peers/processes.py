@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -36,12 +37,19 @@ def announced(stack: ExitStack, command: list[str], core: int) -> dict[str, str]
 
 
 def spawned(
-    stack: ExitStack, command: list[str], core: int, *, stdout: int = subprocess.DEVNULL, folder: Path | None = None
+    stack: ExitStack,
+    command: list[str],
+    core: int,
+    *,
+    stdout: int = subprocess.DEVNULL,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[str]:
-    """Start any program on one core, with all its threads; it ends with `stack`."""
+    """Start any program on one core, with all its threads, and `environment` beside ours; it ends with `stack`."""
     process = subprocess.Popen(
         command,
         cwd=folder,
+        env={**os.environ, **(environment or {})},
         stdout=stdout,
         stderr=subprocess.DEVNULL,
         text=True,
