@@ -677,6 +677,21 @@ async def test_tls_with_certificates_on_both_sides(ours: str) -> None:
         assert Status.UNAVAILABLE is (await ask(stranger))[0]
 
 
+async def test_the_name_of_a_certificate_may_be_another_than_the_host() -> None:
+    context = ServerContexts(["h2"], Files(TLS / "first.pem", TLS / "first.key"))()
+    asked_for: list[str | None] = []
+    context.sni_callback = lambda handshake, name, context: asked_for.append(name)
+    client = ClientContexts(["h2"], Files(authorities=TLS / "authority.pem"))
+    async with serving(context=context) as server:
+        async with channel(server.port, context=client, tls_name="localhost") as one:
+            assert (Status.OK, b"hello") == (await ask(one, timeout_s=10))[:2]
+        async with channel(server.port, context=client, tls_name="another.example") as one:
+            status, _, words, _ = await ask(one)
+            assert Status.UNAVAILABLE is status
+            assert "another.example" in words
+    assert ["localhost", "another.example"] == asked_for
+
+
 async def test_a_peer_that_speaks_another_protocol_behind_tls_is_not_asked() -> None:
     contexts = ServerContexts(["http/1.1"], Files(TLS / "first.pem", TLS / "first.key"))
     async with serving(context=contexts()) as server:

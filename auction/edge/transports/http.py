@@ -88,6 +88,7 @@ class HttpBidder:
         headers: Iterable[tuple[str, str]] = (),
         connections: int = CONNECTIONS_MAX,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        tls_name: str | None = None,
     ) -> None:
         self._to = address(url)
         self._limits = Limits(reply_bytes)
@@ -102,6 +103,7 @@ class HttpBidder:
         }
         self._head = request_head("POST", self._to, fields.items())
         self._connections = connections
+        self._tls_name = tls_name
         self._tls = tls or ClientContexts(["http/1.1"])
         self._pool: Pool | None = None
 
@@ -112,6 +114,7 @@ class HttpBidder:
             connections_max=self._connections,
             wanted=_is_ok,
             tls=self._tls,
+            tls_name=self._tls_name,
             connect_s=OPEN_S,
         )
         await self._pool.warm(CONNECTIONS_WARM)

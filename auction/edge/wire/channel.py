@@ -35,6 +35,8 @@ QUEUE_MAX: Final = 1_024
 class Channel:
     """Calls to whoever serves at `host`:`port`. `context` gives the TLS context of the next connection.
 
+    `tls_name` is the name that is asked for and verified, where it is not the host's.
+
     A call is sent once. Only where the peer says that it never began it (REFUSED_STREAM, or above GOAWAY's last
     stream) is it sent once more, on another connection, while time remains.
     """
@@ -45,6 +47,7 @@ class Channel:
         port: int,
         *,
         context: Callable[[], ssl.SSLContext] | None = None,
+        tls_name: str | None = None,
         bounds: Bounds | None = None,
         limits: Limits | None = None,
         lives: Lives | None = None,
@@ -53,6 +56,7 @@ class Channel:
     ) -> None:
         self.host, self.port = host, port
         self.context = context
+        self.tls_name = tls_name or host
         self.bounds = bounds or Bounds()
         self.limits = limits or Limits()
         self.lives = lives or Lives(age_s=None)

@@ -96,7 +96,7 @@ class Place:
             context = None if channel.context is None else channel.context()
             async with asyncio.timeout(CONNECT_S):
                 await loop.create_connection(
-                    lambda: link, *self._address, ssl=context, server_hostname=channel.host if context else None
+                    lambda: link, *self._address, ssl=context, server_hostname=channel.tls_name if context else None
                 )
         except asyncio.CancelledError:
             link.abort("not wanted any more")

@@ -42,7 +42,10 @@ Done = Callable[[Answer | Failure], None]
 
 
 class Pool:
-    """Ask one server over at most `connections_max` connections; a body is read where its status is `wanted`."""
+    """Ask one server over at most `connections_max` connections; a body is read where its status is `wanted`.
+
+    `tls_name` is the name that is asked for and verified, where it is not the host's.
+    """
 
     def __init__(
         self,
@@ -52,6 +55,7 @@ class Pool:
         connections_max: int,
         wanted: Callable[[int], bool] = every,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        tls_name: str | None = None,
         connect_s: float = CONNECT_S,
         idle_s: float = IDLE_S,
     ) -> None:
@@ -60,6 +64,7 @@ class Pool:
         self.wanted = wanted
         self._to = to
         self._tls = tls if to.secure else None
+        self._tls_name = tls_name or to.host
         self._connections_max = connections_max
         self._connect_s = connect_s
         self._idle_s = idle_s
@@ -179,7 +184,7 @@ class Pool:
                             addresses[(self._next + shift) % len(addresses)],
                             self._to.port,
                             ssl=self._tls() if self._tls is not None else None,
-                            server_hostname=self._to.host if self._tls is not None else None,
+                            server_hostname=self._tls_name if self._tls is not None else None,
                         )
                         return
                     except OSError as failure:
