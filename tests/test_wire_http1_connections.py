@@ -76,6 +76,20 @@ SAID = {
     "too_many_chunks": HOST + b"transfer-encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 51,
     "too_long_a_target": b"GET /" + b"a" * 1000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
     "too_many_fields": HOST + b"".join(b"a%d: b\r\n" % n for n in range(20)) + b"\r\n",
+    "words_for_ever_before_a_chunk": HOST
+    + b"transfer-encoding: chunked\r\n\r\n1;"
+    + b"x" * 3000
+    + b"\r\na\r\n0\r\n\r\n",
+    "words_that_are_still_few_before_a_chunk": HOST
+    + b"transfer-encoding: chunked\r\n\r\n1;"
+    + b"x" * 1900
+    + b"\r\na\r\n0\r\n\r\n",
+    "blank_lines_for_ever": b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+    + b"\r\n" * 1500
+    + b"GET / HTTP/1.1\r\nhost: x\r\n\r\n",
+    "one_fault_behind_another": HOST + b"content-length: 1\r\n" * 2 + b"cc\0\r\n\r\na",
+    "too_long_a_target_with_a_fault": b"GET /" + b"a" * 1500 + b"\0 HTTP/1.1\r\nhost: x\r\n\r\n",
+    "too_long_trailers": HOST + b"transfer-encoding: chunked\r\n\r\n0\r\n" + b"a: bb\r\n" * 200 + b"\r\n",
 }
 ANSWERED = {
     "a_length": OK + b"Content-Length: 3\r\nA: b\r\n\r\nabc",
@@ -100,6 +114,13 @@ ANSWERED = {
     "too_many_fields": OK + b"".join(b"a%d: b\r\n" % n for n in range(21)) + b"\r\n",
     "white_space_for_ever": OK + b"a:" + b" " * 3000,
     "informational_for_ever": b"HTTP/1.1 100 Continue\r\n\r\n" * (INFORMATIONAL_MAX + 1),
+    "words_for_ever_before_a_chunk": OK + b"transfer-encoding: chunked\r\n\r\n1;" + b"x" * 3000 + b"\r\na\r\n0\r\n\r\n",
+    "words_that_are_still_few_before_a_chunk": OK
+    + b"transfer-encoding: chunked\r\n\r\n1;"
+    + b"x" * 1900
+    + b"\r\na\r\n0\r\n\r\n",
+    "one_fault_behind_another": OK + b"a: " + b"b" * 1000 + b"\r\ncc\0\r\n\r\n",
+    "too_long_trailers": OK + b"transfer-encoding: chunked\r\n\r\n0\r\n" + b"a: bb\r\n" * 200 + b"\r\n",
 }
 
 
@@ -124,6 +145,29 @@ def test_answers_cut_anywhere_are_the_same(name: str) -> None:
             cut = (*cut[:3], False)  # the second may come when the first was already done with
         assert whole == cut
     assert name == "one_more" or whole == answered([said[at : at + 1] for at in range(len(said))], end=True)
+
+
+def test_an_answer_that_nobody_wants_has_no_body_in_whatever_read_it_came() -> None:
+    for pieces in ([ANSWERED["a_length"]], [OK + b"Content-Length: 3\r\nA: b\r\n\r\n"]):
+        connection = ClientConnection(LIMITS, wanted=lambda status: False)
+        connection.ask()
+        (answer,) = map(connection.receive, pieces)
+        assert isinstance(answer, Answer)
+        assert (200, b"") == (answer.status, answer.body)
+
+
+@pytest.mark.parametrize("silence", [1900, 2050, 2500, 3001])
+@pytest.mark.parametrize("spoken", [0, 1, 999, 2345])
+def test_how_long_a_silence_is_too_long_does_not_depend_on_reads(silence: int, spoken: int) -> None:
+    said = HOST + b"transfer-encoding: chunked\r\n\r\n"
+    said += (b"%x\r\n" % spoken + b"a" * spoken + b"\r\n" if spoken else b"") + b"1;" + b"x" * silence
+    said += b"\r\nb\r\n0\r\n\r\n"
+    limits = Limits(body_bytes=9000, head_bytes=1000)
+    whole = heard([said], limits)
+    for size in (1, 7, 999, 1000, 1001, 2500):
+        assert whole == heard([said[at : at + size] for at in range(0, len(said), size)], limits)
+    if silence not in (2050, 2500):  # between two and three heads it depends on where it began
+        assert (b"a" * spoken + b"b" in whole) == (silence <= 1900)
 
 
 # -------------------------------------------------------------------------------------- what is understood, and not

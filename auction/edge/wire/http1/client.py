@@ -13,7 +13,7 @@ from typing import Final
 import httptools
 
 from auction.edge.wire.http1.errors import Broken, Failure, Fault
-from auction.edge.wire.http1.messages import Answer, Fields, Limits
+from auction.edge.wire.http1.messages import STRETCHES_MAX, Answer, Fields, Limits
 
 # Informational answers before the one that counts: 100 and 103 once each are sensible, a stream of them is not.
 INFORMATIONAL_MAX: Final = 8
@@ -45,8 +45,10 @@ class ClientConnection:
         "_informational",
         "_keep",
         "_limits",
+        "_long",
         "_parser",
         "_quiet",
+        "_room",
         "_size",
         "_status",
         "_wanted",
@@ -66,13 +68,15 @@ class ClientConnection:
         self._fault: Fault | None = None
         self._detail = ""
         self._keep = False
-        self._quiet = 0
         self._begin()
 
     def _begin(self) -> None:
         self._status = 0
         self._fields: dict[bytes, bytes] = {}
         self._head_bytes = 0
+        self._long = False
+        self._quiet = 0
+        self._room = self._limits.head_bytes
         self._body: list[bytes] = []
         self._size = 0
         self._chunks = 0
@@ -84,7 +88,6 @@ class ClientConnection:
         assert self.fit
         assert not self.waiting
         self._begin()
-        self._quiet = 0
         self.waiting = True
 
     def receive(self, data: bytes) -> Answer | Failure | None:
@@ -92,7 +95,20 @@ class ClientConnection:
         if not self.waiting or self._parser is None:
             self.fit = False  # spoken unasked
             return None
-        self._quiet += len(data)
+        while len(data) >= self._room and self._fault is None:
+            piece, data = data[: self._room], data[self._room :]
+            self._feed(piece)
+            self._room = self._limits.head_bytes
+            self._quiet += 1
+            if self._quiet > STRETCHES_MAX:
+                self._break(Fault.TOO_LARGE, self._too_long)
+        if data and self._fault is None:
+            self._feed(data)
+            self._room -= len(data)
+        return self._ending()
+
+    def _feed(self, data: bytes) -> None:
+        assert self._parser is not None
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -102,9 +118,6 @@ class ClientConnection:
             self.fit = False
             if not self._whole and self._fault is None:
                 self._fault, self._detail = Fault.NO_HTTP, str(wrong)
-        if self._quiet > 2 * self._limits.head_bytes:
-            self._break(Fault.TOO_LARGE, f"expected a head of at most {self._limits.head_bytes} bytes")
-        return self._ending()
 
     def eof(self, cut: bool = False) -> Answer | Failure | None:
         """Take the end of what comes, `cut` if by force; give how the exchange ended, or None if there was none."""
@@ -129,7 +142,7 @@ class ClientConnection:
         if self._whole:
             self.waiting = False
             self.fit = self.fit and self._keep
-            body = self._body
+            body = self._body if self._wanted(self._status) else ()
             return Answer(self._status, Fields(self._fields), body[0] if len(body) == 1 else b"".join(body))
         if self._status and not self._wanted(self._status):
             self.waiting = self.fit = False
@@ -148,7 +161,8 @@ class ClientConnection:
         self._break(fault, detail)
         return Broken()
 
-    # What the parser calls. An exception from here ends its work.
+    # What the parser calls. An exception from here ends its work. It calls on_header for a field when it sees the next
+    # one, or only the end of a read, so nothing is found wrong before the head is whole.
 
     def on_message_begin(self) -> None:
         if self._whole:
@@ -157,9 +171,8 @@ class ClientConnection:
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self._limits.head_bytes or len(self._fields) >= self._limits.fields:
-            limits = self._limits
-            text = f"expected a head of at most {limits.head_bytes} bytes in {limits.fields} fields"
-            raise self._stop(Fault.TOO_LARGE, text)
+            self._long = True
+            return
         if not self._status:  # behind the head it is a trailer, and nobody asked for one
             self._fields.setdefault(name.lower(), value)
 
@@ -167,6 +180,8 @@ class ClientConnection:
         assert self._parser is not None
         status = self._parser.get_status_code()
         self._quiet = 0
+        if self._long:
+            raise self._stop(Fault.TOO_LARGE, self._too_long)
         if status < 200:
             self._informational += 1
             if status == 101 or self._informational > INFORMATIONAL_MAX:
@@ -197,9 +212,15 @@ class ClientConnection:
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
+        if self._long:
+            raise self._stop(Fault.TOO_LARGE, self._too_long)
         if self._status:
             self._whole = True
             self._keep = self._parser.should_keep_alive()
+
+    @property
+    def _too_long(self) -> str:
+        return f"expected a head of at most {self._limits.head_bytes} bytes in {self._limits.fields} fields"
 
     def _too_large(self) -> Broken:
         return self._stop(Fault.TOO_LARGE, f"expected at most {self._limits.body_bytes} bytes")

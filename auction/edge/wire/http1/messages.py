@@ -19,6 +19,11 @@ FIELDS_MAX: Final = 100
 # Pieces of a chunked body. One of 256 KiB in the 64 bytes that the most nervous writer flushes has as many; pieces of
 # one byte would cost a million calls of ours by second and core.
 CHUNKS_MAX: Final = 4096
+# Octets that complete nothing (white space, blank lines, what follows the size of a chunk) are counted in stretches of
+# as many as a head may have, from where the connection or the exchange began, so that it does not matter in which reads
+# they came. This many stretches may end since something was complete: two heads' worth are always let through, which
+# is any head within its limits, and three never.
+STRETCHES_MAX: Final = 2
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # RFC 9110 section 5.5, but for obsolete text beyond ASCII, which nobody needs and not everybody reads alike.

@@ -11,7 +11,7 @@ import httptools
 import msgspec
 
 from auction.edge.wire.http1.errors import Broken, Refused
-from auction.edge.wire.http1.messages import Fields, Limits, Request
+from auction.edge.wire.http1.messages import STRETCHES_MAX, Fields, Limits, Request
 
 # Requests whose answers have not left, on one connection. Nobody whom we know sends a second before the first is
 # answered; what sends more than this in one go is a flood.
@@ -54,6 +54,7 @@ class ServerConnection:
         "_quiet",
         "_refused",
         "_request",
+        "_room",
         "_size",
         "_target",
         "number",
@@ -67,6 +68,7 @@ class ServerConnection:
         self._events: list[Event] = []
         self._refused: Refused | None = None
         self._quiet = 0
+        self._room = limits.head_bytes
         self._request: Request | None = None
         self.number = -1
         self.unanswered = 0
@@ -79,7 +81,23 @@ class ServerConnection:
             return []
         events: list[Event] = []
         self._events = events
-        self._quiet += len(data)
+        while len(data) >= self._room:
+            piece, data = data[: self._room], data[self._room :]
+            if not self._feed(piece):
+                return events
+            self._room = self._limits.head_bytes
+            self._quiet += 1
+            if self._quiet > STRETCHES_MAX:
+                self._over(self._too_long())
+                return events
+        if data:
+            self._room -= len(data)
+            self._feed(data)
+        return events
+
+    def _feed(self, data: bytes) -> bool:
+        """Parse; False where nothing more is to be."""
+        assert self._parser is not None
         while data:
             try:
                 self._parser.feed_data(data)
@@ -87,16 +105,19 @@ class ServerConnection:
             except httptools.HttpParserUpgrade as at:
                 # An upgrade is an offer, and is not taken up: what follows is the next request.
                 data = data[at.args[0] :]
+            except httptools.HttpParserCallbackError:
+                assert self._refused is not None
+                return self._over(self._refused)
             except httptools.HttpParserError as wrong:
                 if self._request is not None and not self._request.keep and not self.partial:
-                    break  # whatever follows the last request of a connection is nobody's business
-                events.append(self._refused or Refused(400, f"no HTTP/1.1: {wrong}"))
-                self.close()
-                return events
-        if self._quiet > 2 * self._limits.head_bytes:
-            events.append(self._too_long())
-            self.close()
-        return events
+                    return False  # whatever follows the last request of a connection is nobody's business
+                return self._over(Refused(400, f"no HTTP/1.1: {wrong}"))
+        return True
+
+    def _over(self, refused: Refused) -> bool:
+        self._events.append(refused)
+        self.close()
+        return False
 
     @property
     def closed(self) -> bool:
@@ -111,7 +132,8 @@ class ServerConnection:
         self._refused = refused
         return Broken()
 
-    # What the parser calls. An exception from here ends its work.
+    # What the parser calls. An exception from here ends its work. It calls on_url for what one read has of it, and
+    # on_header when it sees the next field or only the end of a read, so nothing is refused before the head is whole.
 
     def on_message_begin(self) -> None:
         self.partial = True
@@ -124,21 +146,23 @@ class ServerConnection:
         self._chunks = 0
 
     def on_url(self, piece: bytes) -> None:
-        self._target += piece
         self._head_bytes += len(piece)
         if self._head_bytes > self._limits.head_bytes:
-            raise self._stop(self._too_long())
+            self._refused = self._too_long()
+        else:
+            self._target += piece
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self._limits.head_bytes or len(self._fields) >= self._limits.fields:
-            raise self._stop(self._too_long())
+            self._refused = self._refused or self._too_long()
+            return
         if self._request is not None and self._request.body is None:
             return  # a trailer: no field of the request, which its sender may have checked without it
         name = name.lower()
         if name in self._fields:
             if name in _ONCE:
-                raise self._stop(Refused(400, f"{name.decode()}: expected once, was there twice"))
+                self._refused = self._refused or Refused(400, f"{name.decode()}: expected once, was there twice")
         else:
             self._fields[name] = value
 
@@ -146,6 +170,8 @@ class ServerConnection:
         parser, fields = self._parser, self._fields
         assert parser is not None
         self._quiet = 0
+        if self._refused is not None:
+            raise Broken
         self.unanswered += 1
         if self.unanswered > PIPELINED_MAX:
             raise self._stop(Refused(400, f"expected at most {PIPELINED_MAX} requests before their answers"))
@@ -196,6 +222,8 @@ class ServerConnection:
             raise self._stop(Refused(400, f"expected at most {self._limits.chunks} chunks"))
 
     def on_message_complete(self) -> None:
+        if self._refused is not None:
+            raise Broken
         request, body = self._request, self._body
         assert request is not None
         request.body = body[0] if len(body) == 1 else b"".join(body)
