@@ -26,7 +26,7 @@ def _folded(data: NDArray[np.uint8], high: int, low: int) -> tuple[int, int]:  #
 
 
 # Bytes from which on a call of the kernel, which has its price, costs less than a walk in Python.
-KERNEL_PAYS = 64
+KERNEL_PAYS = 12
 
 
 def fold(part: str, onto: int = FNV_OFFSET) -> int:
