@@ -93,9 +93,7 @@ load-ui: $(DEV) ## the same with locust's page on loopback
 	@$(BIN)/python -m benchmarks.load --ui
 
 soak: $(DEV) ## 10 000 auctions with misbehaving bidders, a neighbour of attacks, leaks, wirefuzz; half an hour
-	@$(BIN)/python -m benchmarks.soak
-	@$(BIN)/python -m benchmarks.neighbour
-	@$(MAKE) --no-print-directory leaks wirefuzz
+	@$(BIN)/python -m benchmarks.endurance $(SOAKS)
 
 leaks: $(DEV) ## AUCTIONS (1 000 000) over the wire, one bidder in five misbehaving: nothing may be left behind
 	@$(BIN)/python -m benchmarks.leaks --auctions $(or $(AUCTIONS),1000000)
