@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Final
 
 from auction.edge.wire.statuses import Status
 from benchmarks import openloop
+from benchmarks.openloop import Found
 
 BIDDERS: Final = 4
 TMAX_MS: Final = 100
@@ -22,16 +23,13 @@ SATURATION_S: Final = 2.0
 
 PERCENTILES: Final = {"p50_us": 0.5, "p99_us": 0.99, "p999_us": 0.999}
 
-UNITS: Final = {"_us": "us", "_per_s": "auctions/s", "_ratio": "ratio"}
-
 # Auctions in flight: so many that nobody is refused, and whatever holds the exchange up is in the figures.
 IN_FLIGHT: Final = 4_000
 
 
-def rows() -> Iterator[tuple[str, str, list[float]]]:
+def rows() -> Iterator[openloop.Numbers]:
     """Measure and give (name, unit, a number each run)."""
-    for name, values in openloop.alone(measured).items():
-        yield name, next(unit for end, unit in UNITS.items() if name.endswith(end)), values
+    return openloop.rows(measured)
 
 
 async def measured() -> dict[str, list[float]]:
@@ -49,17 +47,23 @@ async def measured() -> dict[str, list[float]]:
             for _ in range(RUNS):
                 bidders.wrote.clear()
                 run = await callers.offer(LOAD * rate, RUN_S)
-                wrote = bidders.wrote
-                added = [
-                    at - wrote[number]
-                    for number, (at, status) in enumerate(zip(run.answered, run.statuses, strict=True), run.first)
-                    if status is Status.OK and wrote.get(number, at) < at
-                ]
-                found["latency.counted_ratio"].append(len(added) / len(run.statuses))
+                added_s = added(run, bidders.wrote)
+                found["latency.counted_ratio"].append(len(added_s) / len(run.statuses))
                 for name, share in PERCENTILES.items():
-                    found[f"latency.added.{name}"].append(openloop.percentile(added, share) * 1e6)
+                    found[f"latency.added.{name}"].append(openloop.percentile(added_s, share) * 1e6)
                     found[f"latency.whole.{name}"].append(openloop.percentile(run.latencies(), share) * 1e6)
         finally:
             await callers.close()
             await bidders.stop()
     return found
+
+
+def added(run: Found, wrote: Mapping[int, float]) -> list[float]:
+    """Give the seconds from when the last bidder `wrote`, by the question's number, to the answer, of calls that waited
+    for it.
+    """
+    return [
+        at - wrote[number]
+        for number, (at, status) in enumerate(zip(run.answered, run.statuses, strict=True), run.first)
+        if status is Status.OK and wrote.get(number, at) < at
+    ]

@@ -50,6 +50,12 @@ PATIENCE: Final = 10
 
 SEED: Final = 446
 
+# What ends a row's name, and its unit.
+UNITS: Final = {"_us": "us", "_ms": "ms", "_per_s": "auctions/s", "_ratio": "ratio"}
+
+Numbers = tuple[str, str, list[float]]
+"""A row's name and unit, and a number each run."""
+
 T = TypeVar("T")
 
 # What is in every number's id, so that it is found in what a bidder is asked: no run asks a million times.
@@ -194,58 +200,86 @@ class Callers:
     async def offer(self, rate: float, seconds: float) -> Found:
         """Ask `rate` times a second, whatever comes back; give what became of it."""
         count = max(1, round(rate * seconds))
-        offering = _Offering(self._ask, self._numbers + 1, self._due(rate, count))
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[None] = loop.create_future()
+        due = times(self._random, time.monotonic(), rate, count)
+        offering = Offering(
+            self._ask, self._numbers + 1, due, later=loop.call_later, over=partial(ended.set_result, None)
+        )
         self._numbers += count
-        await offering.run(PATIENCE * self._question.tmax_s)
+        offering.turn()
+        last = due[-1] - time.monotonic()
+        # Given up silently: what was not answered is in what was found.
+        await asyncio.wait((ended,), timeout=max(0.0, last) + PATIENCE * self._question.tmax_s)
+        offering.close()
         return offering.found
 
-    def _due(self, rate: float, count: int) -> array[float]:
-        at, due = time.monotonic(), array("d")
-        for _ in range(count):
-            at += self._random.expovariate(rate)
-            due.append(at)
-        return due
+
+def times(chance: random.Random, began: float, rate: float, count: int) -> array[float]:
+    """Give so many moments after `began`, at exponential distances, `rate` a second in the mean."""
+    at, due = began, array("d")
+    for _ in range(count):
+        at += chance.expovariate(rate)
+        due.append(at)
+    return due
 
 
-class _Offering:
-    """One run: its calls, sent by a timer that is set for the next one."""
+class Offering:
+    """One run: its calls, each sent when it is due by whoever calls `turn`, which asks `later` to be called again.
 
-    def __init__(self, ask: Callable[..., None], first: int, due: array[float]) -> None:
+    `over` is called when all are answered. What is answered behind `close` is as good as never answered.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[int, Callable[..., None]], None],
+        first: int,
+        due: array[float],
+        *,
+        later: Callable[[float, Callable[[], None]], object],
+        over: Callable[[], None],
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         count = len(due)
         unanswered = array("d", [float("inf")]) * count
         self.found = Found(first, due, unanswered, [None] * count, array("l", [0]) * count)
         self._ask = ask
+        self._later = later
+        self._over = over
+        self._now = now
         self._next = 0
         self._left = count
-        self._loop = asyncio.get_running_loop()
-        self._all = self._loop.create_future()
+        self._closed = False
 
-    async def run(self, patience_s: float) -> None:
-        self._turn()
-        last = self.found.due[-1] - time.monotonic()
-        # Given up silently: what was not answered is in what was found.
-        await asyncio.wait((self._all,), timeout=max(0.0, last) + patience_s)
-
-    def _turn(self) -> None:
+    def turn(self) -> None:
+        """Send what is due, and be called again when the next is."""
+        if self._closed:
+            return
         due = self.found.due
         until = min(len(due), self._next + BURST)
-        now = time.monotonic()
+        now = self._now()
         while self._next < until and due[self._next] <= now:
             place = self._next
             self._next += 1
             self._ask(self.found.first + place, partial(self._done, place))
         if self._next < len(due):
             # A loop's timer counts milliseconds; one for less fires at once, and looks again.
-            self._loop.call_later(max(0.0, due[self._next] - time.monotonic()), self._turn)
+            self._later(max(0.0, due[self._next] - self._now()), self.turn)
+
+    def close(self) -> None:
+        """Send and hear nothing more."""
+        self._closed = True
 
     def _done(self, place: int, status: Status, body: bytes, *_: object) -> None:
+        if self._closed:
+            return
         found = self.found
-        found.answered[place] = time.monotonic()
+        found.answered[place] = self._now()
         found.statuses[place] = status
         found.octets[place] = len(body)
         self._left -= 1
-        if not self._left and not self._all.done():
-            self._all.set_result(None)
+        if not self._left:
+            self._over()
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -277,6 +311,12 @@ async def exchange_at(stack: ExitStack, ports: Sequence[int], **server: Any) -> 
     path.write_text(json.dumps(config))
     # Elsewhere, because it connects to bidders on this loop before it says that it is ready.
     return await asyncio.to_thread(child, stack, ["-m", "auction", "serve", "--config", str(path)], ENGINE_CORE)
+
+
+def rows(measure: Callable[[], Coroutine[Any, Any, Mapping[str, list[float]]]]) -> Iterator[Numbers]:
+    """Run a measurement that gives numbers by name, and give them with their units; KeyError where a name has none."""
+    for name, values in alone(measure).items():
+        yield name, UNITS[next((end for end in UNITS if name.endswith(end)), name)], values
 
 
 def alone(measure: Callable[[], Coroutine[Any, Any, T]]) -> T:

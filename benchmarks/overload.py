@@ -24,13 +24,10 @@ SATURATION_S: Final = 1.5
 # An answer that is this much shorter than one in which everybody bid lacks somebody's bids.
 SHORT: Final = 0.9
 
-UNITS: Final = {"_ms": "ms", "_per_s": "auctions/s", "_ratio": "ratio"}
 
-
-def rows() -> Iterator[tuple[str, str, list[float]]]:
+def rows() -> Iterator[openloop.Numbers]:
     """Measure and give (name, unit, a number each run)."""
-    for name, values in openloop.alone(measured).items():
-        yield name, next(unit for end, unit in UNITS.items() if name.endswith(end)), values
+    return openloop.rows(measured)
 
 
 async def measured() -> dict[str, list[float]]:
