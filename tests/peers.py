@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY = 0x0, 0x1, 0x3, 0x4, 0x6, 0x7
@@ -92,7 +94,7 @@ class Peer:
 
 
 @asynccontextmanager
-async def http_peer(script: Script, port: int = 0) -> AsyncIterator[Peer]:
+async def http_peer(script: Script, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
     """Run a script for every HTTP/1.1 request with a content-length."""
 
     async def serve(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,45 +106,55 @@ async def http_peer(script: Script, port: int = 0) -> AsyncIterator[Peer]:
             )
             peer.run(Exchange(peer, await reader.readexactly(length), writer, turn, head=head))
 
-    async with _listening(script, serve, port) as peer:
+    async with _listening(script, serve, port, tls) as peer:
         yield peer
 
 
 @asynccontextmanager
 async def grpc_peer(script: Script, port: int = 0) -> AsyncIterator[Peer]:
     """Run a script for every gRPC call that arrives over HTTP/2."""
-
-    async def serve(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert await reader.readexactly(len(PREFACE)) == PREFACE
-        writer.write(frame(SETTINGS))
-        turn = asyncio.Lock()
-        bodies: dict[int, bytes] = {}
-        while True:
-            head = await reader.readexactly(9)
-            length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
-            stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
-            payload = await reader.readexactly(length)
-            if kind in (SETTINGS, PING) and not flags & ACK:
-                async with turn:
-                    writer.write(frame(kind, b"" if kind == SETTINGS else payload, ACK))
-            elif kind == HEADERS:
-                peer.streams.add(stream)
-                bodies[stream] = b""
-            elif kind == RST_STREAM:
-                peer.streams.discard(stream)
-                peer.cancelled.set()
-            elif kind == DATA:
-                bodies[stream] += payload
-            if kind in (DATA, HEADERS) and flags & END_STREAM:
-                peer.run(Exchange(peer, bodies.pop(stream)[5:], writer, turn, stream=stream))
-
-    async with _listening(script, serve, port) as peer:
+    async with _listening(script, partial(_serve_h2, prefix=5), port) as peer:
         yield peer
 
 
 @asynccontextmanager
+async def h2_peer(script: Script, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
+    """Run a script for every plain request that arrives over HTTP/2."""
+    async with _listening(script, partial(_serve_h2, prefix=0), port, tls) as peer:
+        yield peer
+
+
+async def _serve_h2(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, prefix: int) -> None:
+    assert await reader.readexactly(len(PREFACE)) == PREFACE
+    writer.write(frame(SETTINGS))
+    turn = asyncio.Lock()
+    bodies: dict[int, bytes] = {}
+    while True:
+        head = await reader.readexactly(9)
+        length, kind, flags = int.from_bytes(head[:3], "big"), head[3], head[4]
+        stream = int.from_bytes(head[5:], "big") & 0x7FFFFFFF
+        payload = await reader.readexactly(length)
+        if kind in (SETTINGS, PING) and not flags & ACK:
+            async with turn:
+                writer.write(frame(kind, b"" if kind == SETTINGS else payload, ACK))
+        elif kind == HEADERS:
+            peer.streams.add(stream)
+            bodies[stream] = b""
+        elif kind == RST_STREAM:
+            peer.streams.discard(stream)
+            peer.cancelled.set()
+        elif kind == DATA:
+            bodies[stream] += payload
+        if kind in (DATA, HEADERS) and flags & END_STREAM:
+            peer.run(Exchange(peer, bodies.pop(stream)[prefix:], writer, turn, stream=stream))
+
+
+@asynccontextmanager
 async def _listening(
-    script: Script, serve: Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], port: int
+    script: Script,
+    serve: Callable[[Peer, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+    port: int,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Peer]:
     peer = Peer(script)
     served: set[asyncio.Task[None] | None] = set()
@@ -159,7 +171,7 @@ async def _listening(
             peer.open -= 1
             writer.close()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port)
+    server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls)
     peer.port = server.sockets[0].getsockname()[1]
     try:
         yield peer
@@ -209,6 +221,18 @@ def grpc_reply(
         + b"".join(frame(DATA, octets[at : at + 16_384], 0, stream) for at in range(0, len(octets), 16_384))
         + frame(HEADERS, fields(grpc_status=str(status)), END_HEADERS | END_STREAM, stream)
     )
+
+
+def h2_reply(
+    stream: int, body: bytes | None, status: str = "200", content_type: str = "application/json", **more: str
+) -> bytes:
+    """Write a whole plain answer over HTTP/2: headers and body; without a body, headers only."""
+    block = fields(_status=status, content_type=content_type, **more)
+    if body is None:
+        return frame(HEADERS, block, END_HEADERS | END_STREAM, stream)
+    parts = [body[at : at + 16_384] for at in range(0, len(body), 16_384)] or [b""]
+    data = [frame(DATA, part, END_STREAM if at == len(parts) else 0, stream) for at, part in enumerate(parts, 1)]
+    return frame(HEADERS, block, END_HEADERS, stream) + b"".join(data)
 
 
 def descriptors() -> int:

@@ -8,27 +8,35 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from peers import (
+    END_HEADERS,
     GOAWAY,
+    HEADERS,
+    RST_STREAM,
     Exchange,
     Peer,
     Script,
     descriptors,
     eventually,
+    fields,
     frame,
     grpc_peer,
     grpc_reply,
+    h2_peer,
+    h2_reply,
     http,
     http_peer,
     message,
 )
 
 from auction.edge.fanout import solicit
+from auction.edge.tls import ClientContexts, Files, ServerContexts
 from auction.edge.transports import BidderConnection, Cancel, Done, Incoming, Outgoing, settled
 from auction.edge.transports.grpcio import BID_METHOD, GrpcBidder, GrpcServer
 from auction.edge.transports.http import CONNECTIONS_WARM, HttpBidder
@@ -43,6 +51,12 @@ UNREACHABLE, INVALID = ReplyStatus.UNREACHABLE, ReplyStatus.INVALID
 
 REPLY_BYTES = 20_000
 AUCTION_S = 1000.0  # on the manual clock: nothing is late before it is moved
+TLS = Path(__file__).parent / "data" / "tls"
+TRUSTING = ClientContexts(["h2", "http/1.1"], Files(authorities=TLS / "authority.pem"))
+SPEAKING = {
+    protocol: ServerContexts([protocol], Files(TLS / "first.pem", TLS / "first.key"))()
+    for protocol in ("h2", "http/1.1")
+}
 BOMB = gzip.compress(b"\0" * 5_000_000)
 
 
@@ -59,6 +73,7 @@ class Case(msgspec.Struct, frozen=True):
     http: Script | None = None
     grpc: Script | None = None
     memory: Act | None = None
+    h2: Script | None = None
 
 
 def writes(octets: bytes) -> Script:
@@ -71,6 +86,26 @@ def writes(octets: bytes) -> Script:
 def replies(octets: bytes | None, **named: Any) -> Script:
     async def script(exchange: Exchange) -> None:
         await exchange.write(grpc_reply(exchange.stream, octets, **named))
+
+    return script
+
+
+def says(body: bytes | None, cut: int = 0, **named: str) -> Script:
+    """Answer in plain HTTP/2, but for the last `cut` octets."""
+
+    async def script(exchange: Exchange) -> None:
+        octets = h2_reply(exchange.stream, body, **named)
+        await exchange.write(octets[: len(octets) - cut])
+
+    return script
+
+
+def breaks_off(code: int, head: bool = False) -> Script:
+    async def script(exchange: Exchange) -> None:
+        if head:
+            block = fields(_status="200", content_type="application/json")
+            await exchange.write(frame(HEADERS, block, END_HEADERS, exchange.stream))
+        await exchange.write(frame(RST_STREAM, code.to_bytes(4, "big"), 0, exchange.stream))
 
     return script
 
@@ -100,6 +135,15 @@ async def trickles_grpc(exchange: Exchange) -> None:
     await exchange.trickle(grpc_reply(exchange.stream, message(b"reply")))
 
 
+async def trickles_h2(exchange: Exchange) -> None:
+    await exchange.trickle(h2_reply(exchange.stream, b"reply"))
+
+
+async def announces(exchange: Exchange) -> None:
+    hint = frame(HEADERS, fields(_status="103", link="</a>"), END_HEADERS, exchange.stream)
+    await exchange.write(hint + h2_reply(exchange.stream, b"reply"))
+
+
 async def dies_in_a_word(exchange: Exchange) -> None:
     await exchange.write(grpc_reply(exchange.stream, message(b"reply"))[:-60])
     exchange.reset()
@@ -108,9 +152,14 @@ async def dies_in_a_word(exchange: Exchange) -> None:
 SSH = b"SSH-2.0-nobody\r\n\r\n"
 GZIP = "content-encoding: gzip\r\n"
 CASES = {
-    "answers": Case(BID, writes(http(b"reply")), replies(message(b"reply")), Act(Play(b"reply"))),
-    "answers_octet_by_octet": Case(BID, trickles_http, trickles_grpc),
-    "answers_compressed": Case(BID, writes(http(gzip.compress(b"reply"), more=GZIP)), None),
+    "answers": Case(BID, writes(http(b"reply")), replies(message(b"reply")), Act(Play(b"reply")), h2=says(b"reply")),
+    "answers_octet_by_octet": Case(BID, trickles_http, trickles_grpc, h2=trickles_h2),
+    "answers_compressed": Case(
+        BID,
+        writes(http(gzip.compress(b"reply"), more=GZIP)),
+        None,
+        h2=says(gzip.compress(b"reply"), content_encoding="gzip"),
+    ),
     "answers_in_chunks": Case(
         BID,
         writes(
@@ -118,25 +167,35 @@ CASES = {
             b"2\r\nre\r\n3\r\nply\r\n0\r\n\r\n"
         ),
     ),
-    "names_a_charset": Case(BID, writes(http(b"reply", content_type="Application/JSON; charset=utf-8"))),
-    "has_nothing_to_offer": Case(
-        NO_BID, writes(b"HTTP/1.1 204 No Content\r\n\r\n"), replies(message(b"")), Act(Play())
+    "names_a_charset": Case(
+        BID,
+        writes(http(b"reply", content_type="Application/JSON; charset=utf-8")),
+        h2=says(b"reply", content_type="Application/JSON; charset=utf-8"),
     ),
-    "answers_an_empty_body": Case(NO_BID, writes(http(b"")), replies(message(b""))),
-    "hangs": Case(TIMED_OUT, silence, silence, Act(HANG)),
+    "has_nothing_to_offer": Case(
+        NO_BID,
+        writes(b"HTTP/1.1 204 No Content\r\n\r\n"),
+        replies(message(b"")),
+        Act(Play()),
+        h2=says(None, status="204"),
+    ),
+    "answers_an_empty_body": Case(NO_BID, writes(http(b"")), replies(message(b"")), h2=says(b"")),
+    "hangs": Case(TIMED_OUT, silence, silence, Act(HANG), h2=silence),
     "answers_half": Case(
         INVALID,
         then(writes(http(b"reply", more="")[:-2]), Exchange.finish),
         replies(message(b"reply", claimed=100)),
         Act(Play(status=INVALID, detail="truncated")),
+        h2=then(says(b"reply", cut=2), Exchange.finish),
     ),
-    "closes_without_an_answer": Case(UNREACHABLE, finishes, finishes, Act(Play(status=UNREACHABLE))),
-    "crashes_while_we_ask": Case(UNREACHABLE, resets, resets),
+    "closes_without_an_answer": Case(UNREACHABLE, finishes, finishes, Act(Play(status=UNREACHABLE)), h2=finishes),
+    "crashes_while_we_ask": Case(UNREACHABLE, resets, resets, h2=resets),
     "answers_enormously": Case(
         INVALID,
         writes(http(b"x" * (REPLY_BYTES + 1))),
         replies(message(b"x" * (REPLY_BYTES + 1))),
         Act(Play(b"x" * (REPLY_BYTES + 1))),
+        h2=says(b"x" * (REPLY_BYTES + 1)),
     ),
     "answers_enormously_in_chunks": Case(
         INVALID,
@@ -145,37 +204,80 @@ CASES = {
             + (b"1000\r\n" + b"x" * 4096 + b"\r\n") * 5
         ),
     ),
-    "answers_a_bomb": Case(
+    "answers_a_bomb": Case(INVALID, writes(http(BOMB, more=GZIP)), h2=says(BOMB, content_encoding="gzip")),
+    "claims_gzip": Case(INVALID, writes(http(b"reply", more=GZIP)), h2=says(b"reply", content_encoding="gzip")),
+    "cuts_its_gzip": Case(
         INVALID,
-        writes(http(BOMB, more=GZIP)),
+        writes(http(gzip.compress(b"reply")[:-4], more=GZIP)),
+        h2=says(gzip.compress(b"reply")[:-4], content_encoding="gzip"),
     ),
-    "claims_gzip": Case(INVALID, writes(http(b"reply", more=GZIP))),
-    "cuts_its_gzip": Case(INVALID, writes(http(gzip.compress(b"reply")[:-4], more=GZIP))),
-    "speaks_brotli": Case(INVALID, writes(http(b"reply", more="content-encoding: br\r\n"))),
-    "sends_another_type": Case(INVALID, writes(http(b"<html>", content_type="text/html"))),
-    "speaks_another_protocol": Case(INVALID, writes(SSH), writes(SSH)),
+    "speaks_brotli": Case(
+        INVALID, writes(http(b"reply", more="content-encoding: br\r\n")), h2=says(b"reply", content_encoding="br")
+    ),
+    "sends_another_type": Case(
+        INVALID, writes(http(b"<html>", content_type="text/html")), h2=says(b"<html>", content_type="text/html")
+    ),
+    "speaks_another_protocol": Case(INVALID, writes(SSH), writes(SSH), h2=writes(SSH)),
     "answers_without_a_message": Case(INVALID, None, replies(b"")),
     "breaks_its_chunks": Case(
         INVALID,
         writes(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n"),
     ),
-    "refuses_a_frame": Case(UNREACHABLE, None, writes(frame(GOAWAY, b"\0" * 8))),
-    "is_overloaded": Case(UNREACHABLE, writes(http(b"{}", "429 Too Many Requests")), replies(None, status=8)),
-    "is_down": Case(UNREACHABLE, writes(http(b"", "503 Service Unavailable")), replies(None, status=14)),
+    "refuses_a_frame": Case(UNREACHABLE, None, writes(frame(GOAWAY, b"\0" * 8)), h2=writes(frame(GOAWAY, b"\0" * 8))),
+    "is_overloaded": Case(
+        UNREACHABLE, writes(http(b"{}", "429 Too Many Requests")), replies(None, status=8), h2=says(b"{}", status="429")
+    ),
+    "is_down": Case(
+        UNREACHABLE, writes(http(b"", "503 Service Unavailable")), replies(None, status=14), h2=says(b"", status="503")
+    ),
     "hides_behind_a_broken_proxy": Case(
         UNREACHABLE,
         writes(http(b"<html>", "502 Bad Gateway", "text/html")),
         replies(message(b"<html>"), content_type="text/html", http_status="502"),
+        h2=says(b"<html>", status="502", content_type="text/html"),
     ),
-    "is_down_at_length": Case(UNREACHABLE, writes(http(b"<html>" * 100, "503 Service Unavailable")[:-300])),
+    "is_down_at_length": Case(
+        UNREACHABLE,
+        writes(http(b"<html>" * 100, "503 Service Unavailable")[:-300]),
+        h2=says(b"<html>" * 100, cut=300, status="503"),
+    ),
     "dies_in_a_word_over_http": Case(INVALID, then(writes(http(b"reply")[:-2]), Exchange.reset)),
     "dies_in_a_word_over_grpc": Case(UNREACHABLE, None, dies_in_a_word),
-    "fails": Case(UNREACHABLE, writes(http(b"", "500 Internal Server Error"))),
-    "does_not_know_us": Case(INVALID, writes(http(b"", "404 Not Found")), replies(None, status=12)),
-    "redirects": Case(INVALID, writes(http(b"", "302 Found", more="location: http://127.0.0.1:1/\r\n"))),
-    "creates_something": Case(INVALID, writes(http(b"reply", "201 Created"))),
+    "fails": Case(UNREACHABLE, writes(http(b"", "500 Internal Server Error")), h2=says(None, status="500")),
+    "does_not_know_us": Case(
+        INVALID, writes(http(b"", "404 Not Found")), replies(None, status=12), h2=says(b"", status="404")
+    ),
+    "redirects": Case(
+        INVALID,
+        writes(http(b"", "302 Found", more="location: http://127.0.0.1:1/\r\n")),
+        h2=says(b"", status="302", location="https://127.0.0.1:1/"),
+    ),
+    "creates_something": Case(INVALID, writes(http(b"reply", "201 Created")), h2=says(b"reply", status="201")),
     "says_it_was_too_slow": Case(TIMED_OUT, None, replies(None, status=4)),
     "says_it_was_cancelled": Case(TIMED_OUT, None, replies(None, status=1)),
+    "lies_about_its_length": Case(INVALID, None, None, None, says(b"reply", content_length="100")),
+    "promises_something_enormous": Case(
+        INVALID,
+        writes(http(b"x" * (REPLY_BYTES + 1))[:200]),
+        None,
+        None,
+        says(b"x" * 100, cut=60, content_length=str(REPLY_BYTES + 1)),
+    ),
+    "announces_its_answer": Case(
+        BID, writes(b"HTTP/1.1 103 Early Hints\r\n\r\n" + http(b"reply")), None, None, announces
+    ),
+    "only_announces": Case(INVALID, None, None, None, says(None, status="103")),
+    "sends_a_field_that_is_none": Case(INVALID, None, None, None, says(b"reply", X_BAD="1")),
+    "sends_too_many_fields": Case(
+        INVALID,
+        writes(b"HTTP/1.1 200 OK\r\n" + b"".join(b"a%d: b\r\n" % n for n in range(101)) + b"\r\n"),
+        None,
+        None,
+        says(b"reply", **{f"a{n}": "b" for n in range(101)}),
+    ),
+    "takes_its_stream_back": Case(UNREACHABLE, None, None, None, breaks_off(2)),
+    "refuses_its_stream": Case(UNREACHABLE, None, None, None, breaks_off(7)),
+    "takes_its_answer_back": Case(INVALID, None, None, None, breaks_off(2, head=True)),
     "fails_within": Case(INVALID, None, replies(None, status=13)),
 }
 
@@ -240,7 +342,7 @@ async def bidder(
             connection = MemoryBidder(play, clock, REPLY_BYTES)
         else:
             assert callable(script)
-            peer = await stack.enter_async_context((http_peer if transport == "http" else grpc_peer)(script))
+            peer = await stack.enter_async_context(listening(transport, script))
             asked = peer.asked
             connection = connect(transport, peer.port, clock)
         heard = Heard(connection)
@@ -249,17 +351,33 @@ async def bidder(
         yield Bidder(heard, clock, peer, asked.wait)
 
 
+def listening(transport: str, script: Script, port: int = 0) -> AbstractAsyncContextManager[Peer]:
+    if transport in ("http", "https"):
+        return http_peer(script, port, SPEAKING["http/1.1"] if transport == "https" else None)
+    return h2_peer(script, port, SPEAKING["h2"]) if transport == "h2" else grpc_peer(script, port)
+
+
 def connect(transport: str, port: int, clock: ManualClock) -> BidderConnection:
+    if transport in ("https", "h2"):
+        return HttpBidder(f"https://127.0.0.1:{port}/bid", reply_bytes=REPLY_BYTES, tls=TRUSTING)
     if transport == "http":
         return HttpBidder(f"http://127.0.0.1:{port}/bid", reply_bytes=REPLY_BYTES)
     return (GrpcBidder if transport == "grpcio" else WireBidder)(f"127.0.0.1:{port}", clock, reply_bytes=REPLY_BYTES)
 
 
 def carried(transport: str, case: Case) -> Any:
-    return {"http": case.http, "grpcio": case.grpc, "wire": case.grpc, "memory": case.memory}[transport]
+    return {
+        "http": case.http,
+        "https": case.http,
+        "h2": case.h2,
+        "grpcio": case.grpc,
+        "wire": case.grpc,
+        "memory": case.memory,
+    }[transport]
 
 
-ON_SOCKETS = ("http", "grpcio", "wire")
+ON_SOCKETS = ("http", "https", "h2", "grpcio", "wire")
+OPENED = {"http": CONNECTIONS_WARM, "https": CONNECTIONS_WARM}
 EVERYWHERE = [(t, name) for t in (*ON_SOCKETS, "memory") for name, case in CASES.items() if carried(t, case)]
 
 
@@ -310,7 +428,7 @@ async def test_a_bidder_that_is_not_there_is_unreachable(transport: str) -> None
 @pytest.mark.parametrize("name", ["answers", "has_nothing_to_offer", "is_overloaded", "does_not_know_us"])
 async def test_connections_are_opened_before_the_first_auction_and_reused(transport: str, name: str) -> None:
     async with bidder(transport, carried(transport, CASES[name])) as one:
-        peer, opened = one.peer, {"http": CONNECTIONS_WARM}.get(transport, 1)
+        peer, opened = one.peer, OPENED.get(transport, 1)
         assert peer is not None
         assert await eventually(lambda: peer.connections == opened)
         for _ in range(20):
@@ -336,15 +454,14 @@ async def test_nothing_is_asked_twice(transport: str, name: str) -> None:
 
 @pytest.mark.parametrize("transport", ON_SOCKETS)
 async def test_a_bidder_that_comes_back_is_asked_again(transport: str) -> None:
-    listen = http_peer if transport == "http" else grpc_peer
     answer = carried(transport, CASES["answers"])
-    async with listen(answer) as first:
+    async with listening(transport, answer) as first:
         connection = connect(transport, first.port, ManualClock())
         await connection.open()
         one = Bidder(Heard(connection), ManualClock(), None, first.asked.wait)
         assert BID == (await one.reply()).status
     statuses = {(await one.reply()).status}
-    async with listen(answer, first.port):
+    async with listening(transport, answer, first.port):
         while (await one.reply()).status is not BID:
             pass
         await connection.close()
@@ -356,7 +473,12 @@ async def test_a_late_reply_serves_no_other_auction(transport: str) -> None:
     async def echo(exchange: Exchange) -> None:
         if exchange.body == b"first":
             await late.wait()
-        octets = http(exchange.body) if transport == "http" else grpc_reply(exchange.stream, message(exchange.body))
+        if transport in OPENED:
+            octets = http(exchange.body)
+        elif transport == "h2":
+            octets = h2_reply(exchange.stream, exchange.body)
+        else:
+            octets = grpc_reply(exchange.stream, message(exchange.body))
         with suppress(ConnectionError):  # closed on it, as it should be
             await exchange.write(octets)
         written.set()
@@ -439,14 +561,14 @@ async def test_a_withdrawn_call_gives_its_stream_or_socket_back(transport: str) 
     async with bidder(transport, silence) as one:
         peer = one.peer
         assert peer is not None
-        opened = {"http": CONNECTIONS_WARM}.get(transport, 1)
+        opened = OPENED.get(transport, 1)
         assert await eventually(lambda: peer.open == opened)
         deadline = Deadline(one.clock.monotonic() + AUCTION_S)
         invitation = Invitation("bidder", Encoding.PROTOBUF, b"request", (0,))
         auction = asyncio.create_task(solicit([invitation], deadline, {"bidder": one.connection}, one.clock))
         await one.asked()
         auction.cancel()
-        if transport != "http":
+        if transport not in OPENED:
             assert await eventually(lambda: not peer.streams)
             assert opened == peer.open
         else:

@@ -30,6 +30,7 @@ from auction.edge.wire.http1 import (
     request_head,
 )
 from auction.edge.wire.http1.coding import Undecodable, decoded, media_type
+from auction.edge.wire.origin import Origin
 from auction.model.auction import Invitation
 from auction.model.clock import Clock, Deadline
 from auction.model.reply import ReplyStatus
@@ -74,7 +75,10 @@ _log = logging.getLogger(__name__)
 
 
 class HttpBidder:
-    """A bidder that answers OpenRTB JSON at `url`, over a pool of kept connections of its own.
+    """A bidder that answers OpenRTB JSON at `url`, over kept connections of its own.
+
+    At an https URL they speak HTTP/2 where the bidder agrees to it, which `tls` has to offer, and else HTTP/1.1.
+    `tls_name` is the name that its certificate must have, where it is not the host of `url`.
 
     ValueError for a URL that is none and for headers that no head may hold.
     """
@@ -101,15 +105,25 @@ class HttpBidder:
             "x-openrtb-version": OPENRTB_VERSION,
             **{name.lower(): text for name, text in headers},
         }
-        self._head = request_head("POST", self._to, fields.items())
+        self._fields = tuple(fields.items())
+        self._head = request_head("POST", self._to, self._fields)
         self._connections = connections
         self._tls_name = tls_name
-        self._tls = tls or ClientContexts(["http/1.1"])
-        self._pool: Pool | None = None
+        self._tls = tls or ClientContexts(["h2", "http/1.1"])
+        self._way: Pool | Origin | None = None
+        self._ask: Callable[[bytes, Callable[[Answer | Failure], None]], Cancel] | None = None
 
     async def open(self) -> None:
-        self._pool = Pool(
+        if not self._to.secure:
+            self._way = pool = Pool(
+                self._to, self._limits, connections_max=self._connections, wanted=_is_ok, connect_s=OPEN_S
+            )
+            self._ask = partial(pool.ask, self._head)
+            await pool.warm(CONNECTIONS_WARM)
+            return
+        self._way = origin = Origin(
             self._to,
+            self._fields,
             self._limits,
             connections_max=self._connections,
             wanted=_is_ok,
@@ -117,18 +131,19 @@ class HttpBidder:
             tls_name=self._tls_name,
             connect_s=OPEN_S,
         )
-        await self._pool.warm(CONNECTIONS_WARM)
+        self._ask = origin.ask
+        await origin.open(CONNECTIONS_WARM)
 
     async def close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.close()
+        way, self._way, self._ask = self._way, None, None
+        if way is not None:
+            await way.close()
 
     def bid(self, invitation: Invitation, deadline: Deadline, done: Done) -> Cancel:
-        if self._pool is None:
+        if self._ask is None:
             done(ReplyStatus.UNREACHABLE, b"", "not connected")
             return settled
-        return self._pool.ask(self._head, invitation.body, partial(self._ended, done))
+        return self._ask(invitation.body, partial(self._ended, done))
 
     def _ended(self, done: Done, ending: Answer | Failure) -> None:
         if isinstance(ending, Failure):

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Final
-
-import msgspec
+from typing import Any, Final
 
 from auction.edge.wire.fields import Fields, block
 from auction.edge.wire.frames import Code
 from auction.edge.wire.heads import ENCODINGS, ResponseHead
 from auction.edge.wire.messages import PREFIX_BYTES, Reader, Unreadable, packed, whole
+from auction.edge.wire.sent import Sent
 from auction.edge.wire.statuses import CONTENT_TYPE, Ending, Status, of_reset, timeout_text, written
-from auction.edge.wire.streams import Arrival, Stream
-from auction.edge.wire.wheel import Expiring
-
-if TYPE_CHECKING:
-    from auction.edge.wire.channel import Channel
-    from auction.edge.wire.link import Link
+from auction.edge.wire.streams import Arrival
 
 Done = Callable[[Status, bytes, str, bool], None]
 """How a call ended: status, message, a sentence for people, and whether it was this side that found it so."""
@@ -74,50 +68,24 @@ class Method:
         return known
 
 
-class Ask(msgspec.Struct, eq=False):
-    """One unary call. `done` is called once, unless it was cancelled first.
+class Ask(Sent, eq=False):
+    """One unary call.
 
     `ending` has the peer's trailers, with their metadata, by the time that `done` is called.
     """
 
-    channel: Channel
-    done: Done | None
-    deadline: float | None = None
-    block: bytes = b""
-    octets: bytes = b""
-    bucket: set[Expiring] | None = None
-    link: Link | None = None
-    stream: Stream | None = None
-    retried: bool = False
     ending: Ending | None = None
     _head: ResponseHead | None = None
     _reader: Reader | None = None
     _message: bytes | None = None
 
-    def cancel(self) -> None:
-        """Withdraw the call; `done` is not called afterwards."""
-        if self.done is None:
-            return
-        self.done = None
-        if self.bucket is not None:
-            self.bucket.discard(self)
-        link, stream = self.link, self.stream
-        if link is None or stream is None:
-            self.channel.queue.pop(self, None)
-            return
-        self.link = self.stream = None
-        link.calls -= 1
-        link.withdraw(stream)
-
     def expire(self) -> None:
-        """Hear that the deadline has passed."""
         done = self.done
         self.cancel()
         if done is not None:
             done(Status.DEADLINE_EXCEEDED, b"", "the deadline has passed", True)
 
     def arrived(self, arrival: Arrival) -> None:
-        """Take in what came on the stream."""
         fields, ended = arrival.fields, arrival.trailers
         if ended is not None and fields is not None:  # all of it at once, as nearly always
             head, ending = head_of(fields), ending_of(ended)
@@ -186,23 +154,13 @@ class Ask(msgspec.Struct, eq=False):
         self.end(of_reset(code), b"", f"stream reset: {name}", False)
 
     def cut(self, broken: bool, reason: str) -> None:
-        """Hear that the connection is gone, or that the peer broke its rules."""
         self.end(Status.INTERNAL if broken else Status.UNAVAILABLE, b"", reason, True)
 
     def end(self, status: Status, body: bytes, message: str, ours: bool) -> None:
         """End the call, once."""
-        link, stream, done = self.link, self.stream, self.done
-        if done is None:
-            return
-        self.done = None
-        if link is not None:
-            link.calls -= 1
-            self.link = None
-        if stream is not None:
-            stream.context = self.stream = None
-        if self.bucket is not None:
-            self.bucket.discard(self)
-        done(status, body, message, ours)
+        done = self.let_go()
+        if done is not None:
+            done(status, body, message, ours)
 
 
 def head_of(fields: Fields) -> ResponseHead:

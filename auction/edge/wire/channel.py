@@ -1,4 +1,5 @@
-# A gRPC client: connections to every address of a name, opened ahead, replaced when lost, asked in turn.
+# A client over HTTP/2, of gRPC and of plain requests: connections to every address of a name, opened ahead, replaced
+# when lost, asked in turn.
 #
 # There is one timer a second for all of a channel's connections, and one wheel for all of its deadlines.
 
@@ -16,6 +17,9 @@ from auction.edge.wire.limits import Limits
 from auction.edge.wire.link import Link
 from auction.edge.wire.messages import Bounds
 from auction.edge.wire.places import CONNECT_S, Address, Place
+from auction.edge.wire.queries import Done as Answered
+from auction.edge.wire.queries import Query, Resource
+from auction.edge.wire.sent import Sent
 from auction.edge.wire.settings import Lives
 from auction.edge.wire.statuses import Status
 from auction.edge.wire.streams import State
@@ -35,7 +39,8 @@ QUEUE_MAX: Final = 1_024
 class Channel:
     """Calls to whoever serves at `host`:`port`. `context` gives the TLS context of the next connection.
 
-    `tls_name` is the name that is asked for and verified, where it is not the host's.
+    `tls_name` is the name that is asked for and verified, where it is not the host's. `other` is given connections that
+    agreed on another protocol, which are closed where there is none.
 
     A call is sent once. Only where the peer says that it never began it (REFUSED_STREAM, or above GOAWAY's last
     stream) is it sent once more, on another connection, while time remains.
@@ -52,6 +57,7 @@ class Channel:
         limits: Limits | None = None,
         lives: Lives | None = None,
         resets_per_s: int = 5,
+        other: Callable[[asyncio.Transport], None] | None = None,
         now: Callable[[], float] | None = None,
     ) -> None:
         self.host, self.port = host, port
@@ -61,7 +67,8 @@ class Channel:
         self.limits = limits or Limits()
         self.lives = lives or Lives(age_s=None)
         self.resets_per_s = resets_per_s
-        self.queue: dict[Ask, None] = {}
+        self.other = other
+        self.queue: dict[Sent, None] = {}
         self.ready: list[Link] = []
         self._own_clock = now is None
         self.now: Callable[[], float] = now or _loop_time
@@ -135,6 +142,16 @@ class Channel:
             self._wait(ask)
         return ask
 
+    def query(self, resource: Resource, body: bytes, done: Answered) -> Query:
+        """Ask in plain HTTP; whoever asks cancels when it is late."""
+        query = Query(self, done, None, resource.block(len(body)), body, resource=resource)
+        link = self._pick(None)
+        if link is not None:
+            self._put(query, link)
+        else:
+            self._wait(query)
+        return query
+
     def dialogue(
         self,
         method: Method,
@@ -157,7 +174,7 @@ class Channel:
             return talk
         return None
 
-    def again(self, ask: Ask) -> bool:
+    def again(self, ask: Sent) -> bool:
         """Send a call that was never begun once more, on another connection; False where that cannot be."""
         if ask.deadline is not None and self.now() >= ask.deadline:
             return False
@@ -181,25 +198,25 @@ class Channel:
             del self.queue[ask]
             self._put(ask, link)
 
-    def _wait(self, ask: Ask) -> None:
+    def _wait(self, ask: Sent) -> None:
         """Keep a call until there is a stream for it, where there may soon be one."""
         if not self.ready and not self._replacing:
-            ask.end(Status.UNAVAILABLE, b"", self._reason(), True)
+            ask.cut(False, self._reason())
         elif len(self.queue) >= QUEUE_MAX:
-            ask.end(Status.UNAVAILABLE, b"", "no stream is free", True)
+            ask.cut(False, "no stream is free")
         else:
             self.queue[ask] = None
             for place in self._places.values():
                 place.widen()
 
-    def _put(self, ask: Ask, link: Link) -> None:
+    def _put(self, ask: Sent, link: Link) -> None:
         stream = link.connection.request(ask.block, ask.octets)
         stream.context = ask
         ask.link, ask.stream = link, stream
         link.calls += 1
         link.due()
         if stream.state is State.CLOSED:
-            ask.end(Status.UNAVAILABLE, b"", "the peer does not read", True)
+            ask.cut(False, "the peer does not read")
 
     def _pick(self, tried: Link | None) -> Link | None:
         """Give the next connection that has a stream to spare."""
@@ -238,7 +255,25 @@ class Channel:
             elif not self._replacing:
                 for ask in list(self.queue):
                     del self.queue[ask]
-                    ask.end(Status.UNAVAILABLE, b"", self._reason(), True)
+                    ask.cut(False, self._reason())
+
+    def adopt(self, transport: asyncio.Transport) -> None:
+        """Take over a connection that agreed on HTTP/2 although it was not ours; calls wait until it is ready."""
+        peer = transport.get_extra_info("peername")
+        place = self._places.get((peer[0], self.port)) if peer else None
+        place = place or next(iter(self._places.values()), None)
+        if place is None or self._closed:
+            transport.abort()
+        else:
+            place.adopt(transport)
+
+    def estranged(self) -> None:
+        """Hear that an address speaks another protocol: what still waits for a stream may be better off elsewhere."""
+        if not self.ready and not self._replacing:
+            for ask in list(self.queue):
+                del self.queue[ask]
+                ask.move()
+        self.changed()
 
     def lost(self) -> None:
         """Hear that a connection is gone: its address may be, too."""
@@ -268,6 +303,9 @@ class Channel:
                 self._places[address] = Place(self, address)
         for address in [address for address in self._places if address not in addresses]:
             self._places.pop(address).leave()
+        if self.ready:
+            for place in self._places.values():
+                place.reconsider()
         self.changed()
 
     async def _addresses(self) -> list[Address]:

@@ -29,7 +29,7 @@ LIST_GRACE: Final = 4
 # Lower case, and none of what RFC 9113 section 8.2.1 calls dangerous. `:` leads a pseudo-header and nothing else.
 _NAME: Final = re.compile(rb":?[!#$%&'*+\-.^_`|~0-9a-z]+")
 _VALUE: Final = re.compile(rb"(?:[^\0\r\n \t](?:[^\0\r\n]*[^\0\r\n \t])?)?")
-_OF_CONNECTIONS: Final = {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
+OF_CONNECTIONS: Final = {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 _OF_REQUESTS: Final = {b":method", b":scheme", b":path", b":authority"}
 
 _INDEXED: Final = {pair: 0x80 | at for at, pair in enumerate(HeaderTable.STATIC_TABLE, 1) if pair[1]}
@@ -112,7 +112,7 @@ class Fields:
                 pseudo[name] = value
                 continue
             plain = True
-            if name in _OF_CONNECTIONS or (name == b"te" and value != b"trailers"):
+            if name in OF_CONNECTIONS or (name == b"te" and value != b"trailers"):
                 return f"{name!r} belongs to HTTP/1.1"
             if name == b"content-length" and (fault := self._length(value)):
                 return fault

@@ -18,8 +18,8 @@ from auction.edge.wire.streams import Arrival, Stream
 from auction.edge.wire.ticks import Ticking
 
 if TYPE_CHECKING:
-    from auction.edge.wire.asks import Ask
     from auction.edge.wire.channel import Channel
+    from auction.edge.wire.sent import Sent
 
 # Streams on which nobody waits, still open at a peer that does not answer. A bidder that hangs makes hundreds a second;
 # closing its connection ends all of them at once.
@@ -55,6 +55,7 @@ class Link(Ticking):
         self._channel = channel
         self._changed = changed
         self.in_order = False
+        self.foreign = False
         self._retired = False
         self._resets_left = channel.resets_per_s
         self._muted: dict[int, Stream] = {}
@@ -65,13 +66,19 @@ class Link(Ticking):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods alone
-        self._transport = transport
         secured = transport.get_extra_info("ssl_object")
-        if secured is not None and secured.selected_alpn_protocol() not in ("h2", None):
-            self.reason = f"speaks {secured.selected_alpn_protocol()}, not h2"
-            transport.abort()
+        spoken = "h2" if secured is None else secured.selected_alpn_protocol()
+        if spoken == "h2":
+            self._transport = transport
+            transport.write(self.connection.take())
             return
-        transport.write(self.connection.take())
+        # RFC 9113 section 3.3: behind TLS HTTP/2 has to be agreed on; who agrees on nothing speaks HTTP/1.1.
+        self.reason = f"speaks {spoken or 'no protocol that was offered'}, not h2"
+        self.foreign = self.lost = self.connection.over = True
+        if self._channel.other is None:
+            transport.abort()
+        else:
+            self._channel.other(transport)
 
     def data_received(self, data: bytes) -> None:
         self._reading = True
@@ -137,7 +144,7 @@ class Link(Ticking):
 
     def _fail_all(self, broken: bool, reason: str) -> None:
         for stream in list(self.connection.streams.values()):
-            ask: Ask | None = stream.context
+            ask: Sent | None = stream.context
             if ask is not None:
                 ask.cut(broken, reason)
 

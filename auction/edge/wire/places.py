@@ -32,6 +32,7 @@ class Place:
         self.reason = ""
         self.tried = False
         self.replacing = False
+        self._estranged = False  # it spoke another protocol, and is left to whoever speaks that
         self._channel = channel
         self._address = address
         self._failures = 0
@@ -46,6 +47,23 @@ class Place:
         live = [link for link in self.links if link.ready]
         if live and len(self.links) < CONNECTIONS_PER_ADDRESS and self._attempt is None and self._retry is None:
             self._start()
+
+    def reconsider(self) -> None:
+        """Try an address again that spoke another protocol."""
+        if self._estranged and self._attempt is None:
+            self._start()
+
+    def adopt(self, transport: asyncio.Transport) -> None:
+        """Take over a connection to this address, or to one that is as good."""
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        self._estranged = False
+        self.replacing = True
+        link = Link(self._channel, self._changed)
+        self.links.append(link)
+        transport.set_protocol(link)
+        link.connection_made(transport)
 
     def leave(self) -> None:
         """Part from the address once its calls have ended."""
@@ -78,6 +96,7 @@ class Place:
                 link.abort("")
 
     def _stop(self) -> None:
+        self.replacing = False
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
@@ -86,6 +105,7 @@ class Place:
 
     def _start(self) -> None:
         self._retry = None
+        self._estranged = False
         self._attempt = asyncio.get_running_loop().create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -105,7 +125,11 @@ class Place:
             self.reason = str(failure) or "connecting took too long"
             self._again()
         else:
-            if link.lost:
+            if link.foreign and channel.other is not None:
+                self.reason = link.reason
+                self._estrange()
+            elif link.lost:
+                self.reason = link.reason
                 self._again()
             elif link not in self.links:  # its settings may have come before we heard that it is connected
                 self.links.append(link)
@@ -113,11 +137,11 @@ class Place:
                 link.abort("not wanted any more")
         finally:
             self._attempt = None
-            self.replacing = False
 
     def _again(self) -> None:
         """Try again later, a little less regularly than others do, and less often each time."""
         self.tried = True
+        self.replacing = False
         if not self._left and self._retry is None:
             wait_s = min(RECONNECT_MAX_S, RECONNECT_FIRST_S * 1.6 ** min(self._failures, 20))
             self._failures += 1
@@ -125,9 +149,16 @@ class Place:
             self._retry = asyncio.get_running_loop().call_later(wait_s * jitter, self._start)
         self._channel.changed()
 
+    def _estrange(self) -> None:
+        self.tried = self._estranged = True
+        self.replacing = False
+        self._failures = 0
+        self._channel.estranged()
+
     def _changed(self, link: Link) -> None:
         if link.ready:
             self.tried = True
+            self.replacing = False
             self.reason = ""
             if link not in self.links:
                 self.links.append(link)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Final
 
 import msgspec
 
@@ -28,6 +29,10 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
 
     fault: Fault
     detail: str
+
+
+# A request that was not sent, because the connection that it waited for agreed on another protocol.
+MOVED: Final = Failure(Fault.UNREACHABLE, "the server has begun to speak another protocol")
 
 
 class Refused(msgspec.Struct, frozen=True, gc=False):

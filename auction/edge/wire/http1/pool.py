@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, Final, cast
 
 from auction.edge.wire.http1.client import ClientConnection, every
-from auction.edge.wire.http1.errors import Failure, Fault
+from auction.edge.wire.http1.errors import MOVED, Failure, Fault
 from auction.edge.wire.http1.messages import Address, Answer, Limits, address, request_head
 
 # Requests that wait for a connection. Whoever limits what is under way is far below; beyond it somebody leaks.
@@ -44,7 +44,8 @@ Done = Callable[[Answer | Failure], None]
 class Pool:
     """Ask one server over at most `connections_max` connections; a body is read where its status is `wanted`.
 
-    `tls_name` is the name that is asked for and verified, where it is not the host's.
+    `tls_name` is the name that is asked for and verified, where it is not the host's. `other` is given connections that
+    agreed on HTTP/2; what waited for one ends as MOVED.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Pool:
         tls_name: str | None = None,
         connect_s: float = CONNECT_S,
         idle_s: float = IDLE_S,
+        other: Callable[[asyncio.Transport], None] | None = None,
     ) -> None:
         assert tls is not None or not to.secure
         self.limits = limits
@@ -68,6 +70,7 @@ class Pool:
         self._connections_max = connections_max
         self._connect_s = connect_s
         self._idle_s = idle_s
+        self._other = other
         self._loop = asyncio.get_running_loop()
         self._open: set[_Channel] = set()
         # The one that was used last goes first, so that what is not needed grows old at the other end.
@@ -84,6 +87,11 @@ class Pool:
         self._reason = "not connected"
         self._closed = False
         self._empty: asyncio.Future[None] | None = None
+
+    @property
+    def connected(self) -> int:
+        """How many connections there are."""
+        return len(self._open)
 
     async def warm(self, count: int) -> None:
         """Open `count` connections ahead; return when they are there, or have plainly failed.
@@ -124,7 +132,7 @@ class Pool:
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
-        self._fail("closed")
+        self._fail(Failure(Fault.UNREACHABLE, "closed"))
         for channel in tuple(self._open):
             channel.fail(Failure(Fault.UNREACHABLE, "closed"))
         if self._resolving is not None:
@@ -168,7 +176,7 @@ class Pool:
         self._retry_at = self._loop.time() + self._backoff_s * (0.5 + chance / 2)
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_MAX_S)
         if not self._open and not self._attempts:
-            self._fail(self._reason)
+            self._fail(Failure(Fault.UNREACHABLE, self._reason))
 
     async def _connect(self) -> None:
         """Open one connection, to the addresses of the name in turn; raise the OSError of the last."""
@@ -208,10 +216,23 @@ class Pool:
             self._resolved_at = self._loop.time()
         return self._resolved
 
-    def opened(self, channel: _Channel) -> None:
+    def adopt(self, transport: asyncio.Transport) -> None:
+        """Take over a connection that agreed on HTTP/1.1 although it was not ours."""
+        channel = _Channel(self)
+        transport.set_protocol(channel)
+        channel.connection_made(transport)
+
+    def opened(self, channel: _Channel, transport: asyncio.Transport) -> None:
         """Use a connection that came up."""
-        if self._closed:
+        if self._closed or len(self._open) >= self._connections_max:
             channel.drop()
+            return
+        secured = transport.get_extra_info("ssl_object") if self._other is not None else None
+        if secured is not None and secured.selected_alpn_protocol() == "h2":
+            assert self._other is not None
+            channel.part()
+            self._other(transport)
+            self._fail(MOVED)
             return
         self._open.add(channel)
         self.keep(channel)
@@ -243,7 +264,7 @@ class Pool:
         elif self._waiting and not self._attempts:
             self._grow()
             if not self._open and not self._attempts:
-                self._fail(self._reason)
+                self._fail(Failure(Fault.UNREACHABLE, self._reason))
 
     def withdraw(self, call: _Call) -> None:
         """Forget a request that has not left."""
@@ -257,10 +278,10 @@ class Pool:
         if self._kept:
             self._idle = self._loop.call_at(self._kept[0].free_since + self._idle_s, self._expire)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, failure: Failure) -> None:
         waiting, self._waiting = self._waiting, deque()
         for call in waiting:
-            call.end(Failure(Fault.UNREACHABLE, reason))
+            call.end(failure)
 
 
 class _Call:
@@ -317,6 +338,11 @@ class _Channel(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def part(self) -> None:
+        """Leave the socket to somebody else."""
+        self._transport = None
+        self._connection.close()
+
     def fail(self, failure: Failure) -> None:
         """Close at once; what is under way has failed."""
         call = self._call
@@ -328,7 +354,7 @@ class _Channel(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        self._pool.opened(self)
+        self._pool.opened(self, self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._ended(self._connection.receive(data))
