@@ -15,6 +15,7 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
 HEAD_OCTETS: Final = 9
+FRAME_MAX: Final = 16_384  # what a peer takes that has not said otherwise; a message is one frame here
 PREFIX_OCTETS: Final = 5  # of a gRPC message: whether it is compressed, and its length
 
 # What we may be sent before we say that we have read it: as much as there is, renewed when half of it is used.
@@ -33,6 +34,7 @@ def template(*frames: tuple[int, int, bytes]) -> Template:
     """Prepare frames of one stream (kind, flags, payload): `number.join(...)` writes them."""
     parts = [b""]
     for kind, flags, payload in frames:
+        assert len(payload) <= FRAME_MAX, len(payload)
         parts[-1] += struct.pack(">I", len(payload))[1:] + bytes((kind, flags))
         parts.append(payload)
     return tuple(parts)

@@ -10,10 +10,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import uvloop
@@ -35,6 +35,8 @@ CALLS_MIN, CALLS_MAX = 300, 10_000
 # Asked for once before anything counts: connections, caches, what a runtime compiles as it goes; and once to see how
 # many calls make a run.
 WARM_CALLS: Final = 1_000
+
+T = TypeVar("T")
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -126,23 +128,39 @@ async def _turns(running: dict[Engine, Running], size: str, bidders: int) -> dic
         for engine, caller in callers.items():
             await caller.open()
             answer = await caller.ask(WARM_CALLS, 0)
-            _examine(engine, running[engine], answer, bidders)
+            examine(engine, running[engine], answer, bidders)
             expected[engine] = len(answer)
             used_us, _ = await _run(caller, running[engine], CALLS_MIN, len(answer))
-            calls[engine] = max(CALLS_MIN, min(CALLS_MAX, round(RUN_S * 1e6 / used_us)))
-        order = list(callers)
-        for _ in range(RUNS):
-            for engine in order:
-                used_us, share = await _run(callers[engine], running[engine], calls[engine], expected[engine])
-                found[engine.name].append(used_us)
-                busy[engine.name].append(share)
-            order.append(order.pop(0))  # nobody always follows the same one
+            calls[engine] = calls_of(used_us)
+
+        async def turn(engine: Engine) -> None:
+            used_us, share = await _run(callers[engine], running[engine], calls[engine], expected[engine])
+            found[engine.name].append(used_us)
+            busy[engine.name].append(share)
+
+        await in_turns(list(callers), RUNS, turn)
     finally:
         for caller in callers.values():
             await caller.close()
     for name, shares in busy.items():
         print(f"  {row_name(name, bidders, size)}: busy for {median(shares):.0%} of its runs", file=sys.stderr)
     return found
+
+
+def calls_of(used_us: float) -> int:
+    """Give how many calls make a run, of what one takes."""
+    return max(CALLS_MIN, min(CALLS_MAX, round(RUN_S * 1e6 / used_us)))
+
+
+async def in_turns(compared: Sequence[T], runs: int, turn: Callable[[T], Awaitable[None]]) -> None:
+    """Run each once before any runs again, every other time in the opposite order and each time from another on, so
+    that nobody always follows the same one.
+    """
+    for number in range(runs):
+        first = number % max(1, len(compared))
+        order = [*compared[first:], *compared[:first]]
+        for one in reversed(order) if number % 2 else order:
+            await turn(one)
 
 
 async def _run(caller: Caller, up: Running, calls: int, expected: int) -> tuple[float, float]:
@@ -158,7 +176,7 @@ def _caller(engine: Engine, up: Running, size: str, bidders: int) -> Caller:
     return HttpCaller(up.port, body, up.path) if up.path else GrpcCaller(up.port, body)
 
 
-def _examine(engine: Engine, up: Running, answer: bytes, bidders: int) -> None:
+def examine(engine: Engine, up: Running, answer: bytes, bidders: int) -> None:
     """See that an answer sells both impressions: an engine that is quick because nobody bids is no engine."""
     if not bidders:
         return
