@@ -96,17 +96,7 @@ class Peer:
 @asynccontextmanager
 async def http_peer(script: Script, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
     """Run a script for every HTTP/1.1 request with a content-length."""
-
-    async def serve(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        turn = asyncio.Lock()
-        while True:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(
-                int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
-            )
-            peer.run(Exchange(peer, await reader.readexactly(length), writer, turn, head=head))
-
-    async with _listening(script, serve, port, tls) as peer:
+    async with _listening(script, _serve_http1, port, tls) as peer:
         yield peer
 
 
@@ -122,6 +112,30 @@ async def h2_peer(script: Script, port: int = 0, tls: ssl.SSLContext | None = No
     """Run a script for every plain request that arrives over HTTP/2."""
     async with _listening(script, partial(_serve_h2, prefix=0), port, tls) as peer:
         yield peer
+
+
+@asynccontextmanager
+async def tls_peer(script: Script, tls: ssl.SSLContext, port: int = 0) -> AsyncIterator[Peer]:
+    """Run a script for every plain request, over HTTP/2 where a connection agreed on it; else its stream is 0."""
+
+    async def serve(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
+            await _serve_h2(peer, reader, writer, 0)
+        else:
+            await _serve_http1(peer, reader, writer)
+
+    async with _listening(script, serve, port, tls) as peer:
+        yield peer
+
+
+async def _serve_http1(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    turn = asyncio.Lock()
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next(
+            int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")
+        )
+        peer.run(Exchange(peer, await reader.readexactly(length), writer, turn, head=head))
 
 
 async def _serve_h2(peer: Peer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, prefix: int) -> None:

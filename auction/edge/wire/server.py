@@ -167,7 +167,8 @@ class Served(Ticking):
         transport = cast("asyncio.Transport", transport)  # uvloop's is one by its methods alone
         self._transport = transport
         secured = transport.get_extra_info("ssl_object")
-        wrong = secured is not None and secured.selected_alpn_protocol() not in ("h2", None)
+        # RFC 9113 section 3.3: behind TLS HTTP/2 has to be agreed on, also by who knows that nothing else is spoken.
+        wrong = secured is not None and secured.selected_alpn_protocol() != "h2"
         if wrong or self._server.stopping or len(self._server.connections) >= CONNECTIONS_MAX:
             transport.abort()
             return
