@@ -9,6 +9,8 @@ import pytest
 
 from auction.edge.wire.fields import block
 from auction.edge.wire.messages import packed
+from auction.edge.wire.sent import Sent
+from auction.edge.wire.talks import Talk
 from tests.wirefuzz import corpus, targets
 from tests.wirefuzz.targets import TARGETS, Told
 
@@ -84,6 +86,50 @@ def test_a_block_that_is_remembered_wrongly_is_a_find(monkeypatch: pytest.Monkey
     other = b"\x40\x01a\x01c"
     with pytest.raises(AssertionError):
         targets.blocks([bytes([len(one)]) + one + b"\1\xbe" + bytes([len(other)]) + other + b"\1\xbe"])
+
+
+def found(name: str) -> bool:
+    """Tell whether what is kept shows a fault."""
+    try:
+        for data in corpus.kept(name):
+            targets.check(name, data)
+    except AssertionError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", ["asks", "talks"])
+def test_a_call_that_its_connection_goes_on_counting_is_a_find(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def forgetful(sent: Sent) -> Any:
+        done, sent.done, sent.stream.context = sent.done, None, None  # type: ignore[union-attr]  # it is on one
+        return done
+
+    monkeypatch.setattr(Sent, "let_go", forgetful)
+    assert found(name)
+
+
+def test_a_call_that_ends_twice_is_a_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(sent: Sent) -> Any:
+        done = let_go(sent)
+        return done and (lambda *ending: (done(*ending), done(*ending)))
+
+    let_go = Sent.let_go
+    monkeypatch.setattr(Sent, "let_go", twice)
+    assert found("asks")
+
+
+def test_a_call_that_ends_otherwise_when_all_of_it_comes_at_once_is_a_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("auction.edge.wire.asks.whole", lambda data: bytes(data[5:]))
+    assert found("asks")
+
+
+def test_a_dialogue_that_is_told_of_its_end_twice_is_a_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(talk: Talk, ended: Any) -> None:
+        begin_once(talk, lambda *ending: (ended(*ending), ended(*ending)))
+
+    begin_once = Talk.begin
+    monkeypatch.setattr(Talk, "begin", begin)
+    assert found("talks")
 
 
 def test_octets_are_made_into_frames_whose_lengths_hold() -> None:

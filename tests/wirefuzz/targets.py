@@ -31,18 +31,17 @@ from auction.edge.wire.http1.errors import Failure, Refused
 from auction.edge.wire.http1.messages import Answer
 from auction.edge.wire.http1.messages import Limits as HttpLimits
 from auction.edge.wire.http1.server import ServerConnection, Whole
-from auction.edge.wire.limits import Limits
-from auction.edge.wire.messages import Bounds, Reader, Unreadable
+from auction.edge.wire.messages import Reader, Unreadable
 from auction.edge.wire.statuses import Ending
 from auction.edge.wire.streams import Arrival, State
+from tests.wirefuzz import clients
+from tests.wirefuzz.clients import BOUNDS, SMALL
 
 Told = tuple[list[Any], object]
 Target = Callable[[list[bytes]], Told]
 
 # Small, so that short inputs reach them.
-SMALL = Limits(streams=10, stream_window=1_000, connection_window=70_000, header_list_bytes=2_000)
 HTTP = HttpLimits(body_bytes=2_000, head_bytes=300, fields=20, chunks=50)
-BOUNDS = Bounds(octets=5_000, ratio=10)
 
 # Calls of functions. An octet may be a field of a header block, decoded, matched and kept; a frame is nine.
 CALLS_AT_LEAST: Final = 20_000
@@ -262,6 +261,8 @@ TARGETS: dict[str, tuple[Callable[[bytes], bytes], Target]] = {
     "dialogues": (bytes, partial(calls, dialogue=True)),
     "http1_server": (bytes, http1_server),
     "http1_client": (bytes, http1_client),
+    "asks": (framed, clients.asks),
+    "talks": (framed, clients.talks),
 }
 
 
@@ -279,6 +280,9 @@ def check(name: str, data: bytes) -> None:
         assert told == again, f"cut into {[len(piece) for piece in pieces][:20]}: {again!r:.300}, whole: {told!r:.300}"
     if name == "h2_server":
         h2_server([octets], True)
+    if name == "talks":
+        for pieces in ([octets], *cuts(octets)):
+            clients.talks(pieces, True)
 
 
 def cuts(octets: bytes) -> Iterator[list[bytes]]:
