@@ -60,12 +60,18 @@ def in_turn(*protocols: str) -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def origin(port: int, host: str = "127.0.0.1", warm: int = 1, **named: Any) -> AsyncIterator[Origin]:
+async def origin(*ports: int, warm: int = 1, **named: Any) -> AsyncIterator[Origin]:
+    """One origin; with several ports, each is an address of its name."""
     limits = named.pop("limits", Limits(1_000_000))
     named = {"connections_max": 4, "tls": TRUSTING, **named}
-    one = Origin(address(f"https://{host}:{port}/bid?a=b"), FIELDS, limits, **named)
-    await one.open(warm)
+    one = Origin(address(f"https://127.0.0.1:{ports[0]}/bid?a=b"), FIELDS, limits, **named)
+
+    async def addresses() -> list[tuple[str, int]]:
+        return [("127.0.0.1", port) for port in ports]
+
+    one._channel._addresses = addresses  # type: ignore[method-assign]
     try:
+        await one.open(warm)
         yield one
     finally:
         await one.close()
@@ -125,9 +131,13 @@ async def test_who_offers_only_http1_is_not_asked_over_h2() -> None:
 
 @pytest.mark.parametrize("protocol", ["h2", "http/1.1"])
 async def test_the_name_of_a_certificate_may_be_another_than_the_host(protocol: str) -> None:
-    async with tls_peer(echo, speaking(protocol)) as peer:
-        async with origin(peer.port, tls_name="localhost") as one:
+    names: list[str | None] = []
+    context = speaking(protocol)
+    context.sni_callback = lambda handshake, name, context: names.append(name)
+    async with tls_peer(echo, context) as peer:
+        async with origin(peer.port, warm=2, tls_name="localhost") as one:
             assert b"hello" == body_of(await ask(one))
+            assert ["localhost"] * peer.connections == names
         async with origin(peer.port, tls_name="another.example") as one:
             ending = await ask(one)
             assert isinstance(ending, Failure)
@@ -137,18 +147,19 @@ async def test_the_name_of_a_certificate_may_be_another_than_the_host(protocol: 
 
 @pytest.mark.parametrize("offered", [["http/1.1"], None], ids=["http1", "nothing"])
 async def test_on_the_port_of_grpc_http2_is_agreed_on_or_nothing_is_served(offered: list[str] | None) -> None:
-    server = Server({}, pages={"/": b"page"})
-    await server.start(context=speaking("h2"))
     context = ssl.create_default_context(cafile=TLS / "authority.pem")
     if offered is not None:
         context.set_alpn_protocols(offered)
-    reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
-    assert None is writer.get_extra_info("ssl_object").selected_alpn_protocol()
-    with suppress(ConnectionError):  # as good
-        assert b"" == await reader.read()
-    assert not server.connections
-    writer.close()
-    await server.stop(0)
+    async with AsyncExitStack() as stack:
+        server = Server({}, pages={"/": b"page"})
+        await server.start(context=speaking("h2"))
+        stack.push_async_callback(server.stop, 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port, ssl=context)
+        stack.callback(writer.close)
+        assert None is writer.get_extra_info("ssl_object").selected_alpn_protocol()
+        with suppress(ConnectionError):  # as good
+            assert b"" == await reader.read(9)
+        assert not server.connections
 
 
 # Minds that change.
@@ -234,21 +245,15 @@ async def test_servers_of_both_kinds_behind_one_address_lose_no_request() -> Non
         assert [b"%d" % number for number in range(20)] == [body_of(await each.ended) for each in asked]
 
 
-async def test_an_address_that_spoke_http1_is_tried_again_while_another_speaks_h2(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with tls_peer(echo, speaking("h2")) as newer, tls_peer(echo, in_turn("http/1.1", "h2")) as older:
-        one = Origin(address(f"https://127.0.0.1:{newer.port}/"), (), Limits(1_000), connections_max=1, tls=TRUSTING)
-
-        async def addresses() -> list[tuple[str, int]]:
-            return [("127.0.0.1", newer.port), ("127.0.0.1", older.port)]
-
-        monkeypatch.setattr(one._channel, "_addresses", addresses)
-        await one.open(1)
+async def test_an_address_that_spoke_http1_is_tried_again_while_another_speaks_h2() -> None:
+    async with (
+        tls_peer(echo, speaking("h2")) as newer,
+        tls_peer(echo, in_turn("http/1.1", "h2")) as older,
+        origin(newer.port, older.port) as one,
+    ):
         assert 1 == len(one._channel.ready)
         await one._channel._resolve()
         assert await eventually(lambda: 2 == len(one._channel.ready))
-        await one.close()
 
 
 # HTTP/2, plainly.
@@ -258,6 +263,12 @@ async def test_a_request_over_h2_says_what_one_over_http1_does() -> None:
     heard: list[tuple[str, str]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await converse(reader, writer)
+        finally:
+            writer.close()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         other = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         other.initiate_connection()
         waiting: dict[int, bytearray] = {}
@@ -274,7 +285,7 @@ async def test_a_request_over_h2_says_what_one_over_http1_does() -> None:
             writer.write(other.data_to_send())
             octets = await reader.read(65_536)
             if not octets:
-                break
+                return
             for event in other.receive_data(octets):
                 if isinstance(event, h2.events.RequestReceived):
                     heard[:] = [(str(name), str(value)) for name, value in event.headers]
@@ -285,17 +296,15 @@ async def test_a_request_over_h2_says_what_one_over_http1_does() -> None:
                 elif isinstance(event, h2.events.StreamEnded):
                     other.send_headers(event.stream_id, [(":status", "200"), ("a", "b"), ("a", "c")])
                     ended.add(event.stream_id)
-        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=speaking("h2"))
     port = server.sockets[0].getsockname()[1]
-    async with origin(port) as one:
+    async with server, origin(port) as one:
         answer = await ask(one)
         large = b"x" * 900_000  # more than any window
         assert large == body_of(await ask(one, large))
         assert heard[-1] == ("content-length", "900000")
         assert b"hello" == body_of(await ask(one))
-    server.close()
     assert isinstance(answer, Answer)
     assert (200, {"a": "b"}) == (answer.status, dict(answer.fields))
     assert heard == [
@@ -354,20 +363,16 @@ async def takes_back(exchange: Exchange) -> None:
     ],
 )
 async def test_what_was_never_begun_is_asked_once_more_elsewhere_and_nothing_else_is(
-    monkeypatch: pytest.MonkeyPatch, script: Script, ended: bytes | str, asked: int
+    script: Script, ended: bytes | str, asked: int
 ) -> None:
     tls = speaking("h2")
-    async with tls_peer(script, tls) as first, tls_peer(echo, tls) as second:
-        one = Origin(address(f"https://127.0.0.1:{first.port}/"), (), Limits(1_000), connections_max=1, tls=TRUSTING)
-
-        async def addresses() -> list[tuple[str, int]]:
-            return [("127.0.0.1", second.port), ("127.0.0.1", first.port)]
-
-        monkeypatch.setattr(one._channel, "_addresses", addresses)
-        await one.open(1)
+    async with (
+        tls_peer(script, tls) as first,
+        tls_peer(echo, tls) as second,
+        origin(second.port, first.port) as one,
+    ):
         assert ended == body_of(await ask(one))
         assert (1, asked) == (len(first.requests), len(second.requests))
-        await one.close()
 
 
 def says(octets: Callable[[int], bytes]) -> Script:
