@@ -144,7 +144,8 @@ def test_every_metric_of_the_table_has_the_name_that_its_kind_asks_for() -> None
 
 
 def test_labels_are_bounded_lists() -> None:
-    assert {"outcome", "bidder", "status", "reason", "result", "digest", "version", "python"} == {
+    # `of` is a setting: one of the ports', or of a bidder.
+    assert {"outcome", "bidder", "status", "reason", "result", "digest", "version", "python", "of"} == {
         label for metric in TABLE for label in metric.labels
     }
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from auction.edge.tls import ClientContexts, Files, ServerContexts
+from auction.edge.tls import ClientContexts, Files, ServerContexts, Unusable, expiry
 from auction.edge.transports import Cancel, Incoming, Outgoing, settled
 from auction.edge.transports.http import HttpBidder, HttpServer
 from auction.model.auction import Encoding, Invitation
@@ -197,7 +198,28 @@ async def test_a_bidders_authority_that_is_replaced_counts_for_the_next_connecti
 
 
 def test_files_that_cannot_be_used_to_begin_with_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        ServerContexts(["http/1.1"], Files(tmp_path / "none.pem"))
-    with pytest.raises(ssl.SSLError):
-        ServerContexts(["http/1.1"], Files(DATA / "first.pem", DATA / "second.key"))
+    unreadable, unlike, untold = tmp_path / "none.pem", DATA / "second.key", DATA / "first.key"
+    for files, which, words in (
+        (Files(unreadable, untold), "certificate", f"expected a file to read, was {unreadable}: No such file"),
+        (Files(untold, untold), "certificate", f"expected certificates in PEM, was {untold}"),
+        (Files(DATA / "first.pem", unlike), "key", f"the key of {DATA / 'first.pem'} in PEM, was another's: {unlike}"),
+        (Files(DATA / "first.pem", DATA / "first.pem"), "key", "was none, or needs a passphrase"),
+        (Files(DATA / "first.pem", untold, untold), "authorities", f"expected certificates in PEM, was {untold}"),
+    ):
+        with pytest.raises(Unusable, match=re.escape(words)) as refused:
+            ServerContexts(["http/1.1"], files)
+        assert which == refused.value.which
+
+
+def test_a_certificate_says_when_it_ends() -> None:
+    # As `openssl x509 -enddate` has it: Nov  4 11:31:38 2126 GMT, which only the longer form of a time can say.
+    assert 4_949_465_498 == expiry((DATA / "first.pem").read_bytes())
+    times = b"\x30\x1e" + b"\x17\x0d250101000000Z" + b"\x17\x0d260203040506Z"
+    signed = b"\xa0\x03\x02\x01\x02" + b"\x02\x01\x07" + b"\x30\x00" * 2 + times
+    for within in (signed, signed[5:]):  # the first version of a certificate does not say that it is
+        content = b"\x30\x81" + bytes((len(within),)) + within
+        der = b"\x30" + bytes((len(content),)) + content
+        assert 1_770_091_506 == expiry(ssl.DER_cert_to_PEM_cert(der).encode())
+    for none in ((DATA / "first.key").read_bytes(), ssl.DER_cert_to_PEM_cert(der[:-20]).encode(), b""):
+        with pytest.raises(ValueError, match=r"PEM|cut off|does not match"):
+            expiry(none)

@@ -112,7 +112,8 @@ def what_needs_restart(old: Config, new: Config) -> list[str]:
     """Name the settings that differ and are read only when a process starts."""
     fixed: Any = {**dict.fromkeys(_FIXED, True), "limits": _FIXED_LIMITS}
     before, after = (dict(_leaves(config.model_dump(mode="json", include=fixed), ())) for config in (old, new))
-    return [dotted(path) for path in before if before[path] != after[path]]
+    # What stands under a section that may be absent is in one of them only.
+    return [dotted(path) for path in {**before, **after} if before.get(path) != after.get(path)]
 
 
 def rules_of_case(case: Mapping[str, Any], bidder_names: Sequence[str]) -> Rules:
@@ -237,6 +238,14 @@ def _contradictions(values: Values, addresses: bool) -> Iterator[Fault]:
         ways = [way for way in ("grpc", "http") if bidder.get(way) is not None]
         if addresses and len(ways) != 1:
             yield fault(("bidders", row), f"expected grpc or http, was {' and '.join(ways) or 'neither'}")
+        tls = bidder.get("tls")
+        if not isinstance(tls, dict):
+            continue
+        for one, other in (("certificate", "key"), ("key", "certificate")):
+            if tls.get(one) is not None and tls.get(other) is None:
+                yield fault(("bidders", row, "tls", one), f"expected {other} beside it, was none")
+        if str(bidder.get("http")).startswith("http://"):
+            yield fault(("bidders", row, "tls"), "expected an https URL beside it, was http")
     known = frozenset(first)
     for path, message in (*_adjustments_at_odds(values.tree, known), *_floors_at_odds(values.tree, known)):
         yield fault(path, message)

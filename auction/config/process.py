@@ -8,6 +8,7 @@ from pydantic import Field
 
 from auction.config.kinds import TEXT_CHARS_MAX, Host
 from auction.config.section import Section
+from auction.config.tls import EXAMPLE_SERVER, ServerTls
 from auction.edge import eventlog, outbox
 from auction.edge.transports import Connections
 
@@ -55,8 +56,19 @@ class Server(Section):
         "`log.dir`. They share connections, not calls.",
     )
     transport: Literal["grpcio", "wire"] = Field(
-        default="grpcio",
-        description="What carries gRPC to us: the library, or the exchange's own `wire`, which costs less of a core.",
+        default="wire",
+        description="What carries gRPC to us: the exchange's own `wire`, or the library, which costs more of a core.",
+    )
+    tls: ServerTls | None = Field(
+        default=None,
+        description="TLS of the gRPC port; none: plaintext.",
+        examples=[EXAMPLE_SERVER],
+    )
+    http_tls: ServerTls | None = Field(
+        default=None,
+        description="TLS of the JSON port, with its health and metrics, apart from `tls` because probes and scrapers "
+        "seldom have certificates; none: plaintext.",
+        examples=[EXAMPLE_SERVER],
     )
     in_flight: int = Field(
         default=64,

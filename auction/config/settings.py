@@ -29,6 +29,7 @@ from auction.config.kinds import (
 )
 from auction.config.process import Log, Server
 from auction.config.section import Section
+from auction.config.tls import EXAMPLE_CLIENT, ClientTls
 from auction.core import categories
 from auction.model import money
 from auction.model.currencies import ISO_4217
@@ -251,7 +252,13 @@ class Bidder(Section):
         examples=["http://127.0.0.1:7504/openrtb2/bid"],
     )
     transport: Literal["grpcio", "wire"] = Field(
-        default="grpcio", description="What carries gRPC to it, as `server.transport`; `http` needs no choice."
+        default="wire", description="What carries gRPC to it, as `server.transport`; `http` needs no choice."
+    )
+    tls: ClientTls | None = Field(
+        default=None,
+        description="TLS to it, by whom and how; for `grpc` none is plaintext and `{}` TLS with the system's "
+        "authorities, for `http` its URL says which.",
+        examples=[EXAMPLE_CLIENT],
     )
     headers: Headers = Field(
         default={},

@@ -154,6 +154,20 @@ TABLE: Final = (
         over="least",
     ),
     Metric(
+        "auction_tls_certificate_expiry_timestamp_seconds",
+        "gauge",
+        ("of",),
+        "When a certificate that we show ends, in seconds since 1970: `server.tls`, `server.http_tls` or"
+        " `bidders.NAME`. It is the one in use, whatever stands in its file.",
+        over="least",
+    ),
+    Metric(
+        "auction_tls_refused_renewals_total",
+        "counter",
+        ("of",),
+        "Times that files of TLS had changed and could not be used, so that the ones before stayed in use.",
+    ),
+    Metric(
         "auction_fx_age_seconds",
         "gauge",
         (),

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from auction.config import Config
+from auction.config.tls import ServerTls
+from auction.edge import tls
 from auction.edge.transports.grpcio import GrpcServer
 from auction.edge.transports.http import HttpServer, Page
 from auction.edge.transports.wire import WireServer
@@ -22,7 +25,10 @@ class Unstartable(Exception):
 
 
 class Ports:
-    """Both doors of an exchange, as its settings say; several workers may share them."""
+    """Both doors of an exchange, as its settings say; several workers may share them.
+
+    Raises Unstartable where the files of their TLS cannot be used.
+    """
 
     def __init__(
         self,
@@ -35,8 +41,14 @@ class Ports:
         self._server, limits = config.server, config.limits
         server = self._server
         by_encoding = {encoding: method for method, encoding in METHODS.items()}
-        on_wire = partial(WireServer, inflation_ratio=limits.inflation_ratio)
-        grpc: Callable[..., GrpcServer | WireServer] = on_wire if server.transport == "wire" else GrpcServer
+        # What is secured, by the setting that says so.
+        self.secured: dict[str, tls.Newest[Any]] = {}
+        grpc: Callable[..., GrpcServer | WireServer]
+        if server.transport == "wire":
+            context = self._contexts("tls", server.tls, ["h2"])
+            grpc = partial(WireServer, inflation_ratio=limits.inflation_ratio, tls=context)
+        else:
+            grpc = partial(GrpcServer, secured=self._contents("tls", server.tls))
         self.grpc = grpc(
             exchange,
             [by_encoding[Encoding.PROTOBUF]],
@@ -58,7 +70,25 @@ class Ports:
             request_bytes=limits.request_bytes,
             inflation_ratio=limits.inflation_ratio,
             reuse_port=shared,
+            tls=self._contexts("http_tls", server.http_tls, ["http/1.1"]),
         )
+
+    def _contexts(self, setting: str, given: ServerTls | None, protocols: list[str]) -> tls.ServerContexts | None:
+        if given is None:
+            return None
+        with _startable(setting):
+            contexts = tls.ServerContexts(protocols, given.files())
+        self.secured[setting] = contexts.newest
+        return contexts
+
+    def _contents(self, setting: str, given: ServerTls | None) -> tls.Newest[tls.Contents] | None:
+        if given is None:
+            return None
+        contents = tls.contents(given.files())
+        with _startable(setting):
+            contents()
+        self.secured[setting] = contents
+        return contents
 
     async def open(self) -> None:
         """Bind and listen, or raise Unstartable; `close` is due either way."""
@@ -80,6 +110,14 @@ class Ports:
     async def close(self, grace_s: float) -> None:
         """Take nothing more, and answer what is under way for so long."""
         await asyncio.gather(self.grpc.stop(grace_s), self.http.stop(grace_s))
+
+
+@contextmanager
+def _startable(setting: str) -> Iterator[None]:
+    try:
+        yield
+    except tls.Unusable as wrong:
+        raise Unstartable(f"server.{setting}.{wrong.which}: {wrong}") from wrong
 
 
 def descriptors() -> list[bytes]:

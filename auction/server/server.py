@@ -8,7 +8,7 @@ import gc
 import logging
 import os
 import platform
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from auction.edge.metrics import CONTENT_TYPE, Metrics
 from auction.edge.outbox import Outbox
 from auction.edge.pages import PAGE, SHARE_S
 from auction.edge.rates import OUTCOMES, Feed, Source, taken_us
+from auction.edge.tls import Newest
 from auction.edge.transports import BidderConnection
 from auction.edge.transports.http import Page
 from auction.exchange import Exchange, Market
@@ -34,7 +35,7 @@ from auction.model.rules import SOFTWARE
 from auction.presence import Presence, Sign
 from auction.server.journal import open_log
 from auction.server.ports import Ports
-from auction.server.ways import Way, way_to
+from auction.server.ways import Way, ways_to
 
 # Half a second, and twice the same: a change is in force within about a second, and a reading costs 20 us.
 WATCH_S: Final = 0.5
@@ -147,7 +148,7 @@ class Server:
         return Presence(
             pid=os.getpid(),
             grpc=f"{host}:{self._ports.grpc.port}",
-            http=f"http://{host}:{self._ports.http.port}",
+            http=f"{'https' if self._config.server.http_tls else 'http'}://{host}:{self._ports.http.port}",
             log=self._eventlog.directory if self._eventlog else None,
             rules=_digest(self._exchange.market),
             reloads=sum(self._reloads.values()),
@@ -258,11 +259,8 @@ class Server:
         rules = msgspec.structs.replace(config.rules(), fx=self._fx(config, feed))
         # Twenty thousand floor rules take most of a second; auctions go on meanwhile.
         compiled, written = await asyncio.to_thread(lambda: (compile_rules(rules), encode_rules(rules, SOFTWARE)))
-        ways: dict[str, Way] = {}
-        for bidder in config.bidders:
-            way = way_to(bidder, config, self._clock)
-            known = self._ways.get(bidder.name)
-            ways[bidder.name] = known if known is not None and known.key == way.key else way
+        # In a thread as well: reading all of a system's authorities takes milliseconds.
+        ways = await asyncio.to_thread(ways_to, config, self._clock, self._ways)
         fresh = [way.connection for way in ways.values() if way.connection not in self._open]
         self._open.update(fresh)
         await asyncio.gather(*(connection.open() for connection in fresh))
@@ -286,6 +284,8 @@ class Server:
         read("auction_reloads_total", lambda: [((result,), count) for result, count in self._reloads.items()])
         read("auction_reload_last_success", lambda: 0 if self._faults else 1)
         read("auction_reload_last_applied_timestamp_seconds", lambda: self._applied_us / 1e6)
+        read("auction_tls_certificate_expiry_timestamp_seconds", self._read_expiries)
+        read("auction_tls_refused_renewals_total", self._read_refused)
         read("auction_fx_age_seconds", self._read_age)
         read("auction_fx_refreshes_total", lambda: [((outcome,), count) for outcome, count in self._refreshes.items()])
         if outbox is not None and eventlog is not None:
@@ -318,6 +318,20 @@ class Server:
                 beside.write_bytes(self._metrics.page())
                 beside.replace(file)
             await asyncio.sleep(SHARE_S)
+
+    def _secured(self) -> Iterator[tuple[str, Newest[Any]]]:
+        """Give what is secured, by its setting or the name of its bidder."""
+        assert self._ports is not None
+        yield from ((f"server.{setting}", newest) for setting, newest in self._ports.secured.items())
+        for name, way in self._ways.items():
+            if way.secured is not None:
+                yield f"bidders.{name}", way.secured
+
+    def _read_expiries(self) -> list[tuple[tuple[str, ...], float]]:
+        return [((of,), newest.expires) for of, newest in self._secured() if newest.expires is not None]
+
+    def _read_refused(self) -> list[tuple[tuple[str, ...], float]]:
+        return [((of,), newest.refused) for of, newest in self._secured()]
 
     def _read_age(self) -> list[tuple[tuple[str, ...], float]]:
         age_s = self._age_s(_snapshot(self._config, self._feed))

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
@@ -21,6 +22,7 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from auction.edge import tls
 from auction.edge.transports import Cancel, Connections, Done, Endpoint, Incoming, Outgoing, Status, awaited, settled
 from auction.model.auction import Invitation
 from auction.model.clock import Clock, Deadline
@@ -48,6 +50,12 @@ PING_MS_MIN = 10_000
 
 # Request metadata and response headers: ten times what clients and proxies send.
 METADATA_BYTES_MAX = 16_384
+
+# How often the files of a bidder's TLS are looked at: renewed certificates have days left when their successors come.
+RENEW_S = 30.0
+
+# How long calls may go on over a channel that another has replaced: no auction lasts longer.
+LONGEST_S = 60.0
 
 # A request over the limit is refused by name up to this many times its size; above, grpcio itself cuts it off.
 OVERSIZE_READ = 4
@@ -80,7 +88,8 @@ class GrpcBidder:
     """A bidder that serves `method` at `target` ("host:port"), on a channel of its own.
 
     One task per call, owned here. The channel connects to every address of the name and keeps connecting when one is
-    lost, whether or not somebody asks.
+    lost, whether or not somebody asks. `secured` makes it TLS, and is read for each channel: grpcio cannot be told of
+    other files, so there is another channel soon after they have changed.
     """
 
     def __init__(
@@ -91,9 +100,17 @@ class GrpcBidder:
         reply_bytes: int = 65_536,
         headers: Iterable[tuple[str, str]] = (),
         method: str = BID_METHOD,
+        secured: tls.Newest[tls.Contents] | None = None,
+        tls_name: str | None = None,
+        renew_s: float = RENEW_S,
     ) -> None:
         self._target = target
         self._clock = clock
+        self._secured = secured
+        self._shown: tls.Contents | None = None
+        self._tls_name = tls_name
+        self._renew_s = renew_s
+        self._renewing: asyncio.Task[None] | None = None
         self._reply_bytes = reply_bytes
         self._metadata = tuple((name.lower(), text) for name, text in headers)
         self._method = method
@@ -102,6 +119,26 @@ class GrpcBidder:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
+        await self._connect()
+        if self._secured is not None:
+            self._renewing = asyncio.get_running_loop().create_task(self._renew(self._secured))
+
+    async def _renew(self, secured: tls.Newest[tls.Contents]) -> None:
+        """Have another channel where files have changed, and let calls on the one before end."""
+        while True:
+            await asyncio.sleep(self._renew_s)
+            with contextlib.suppress(OSError):  # told by whoever reads them; the channel that there is goes on
+                if secured() is not self._shown:
+                    before = self._channel
+                    await self._connect()
+                    assert before is not None
+                    try:
+                        await before.close(LONGEST_S)
+                    except asyncio.CancelledError:
+                        await before.close()
+                        raise
+
+    async def _connect(self) -> None:
         options = (
             *_OPTIONS,
             *_keepalive(KEEPALIVE_MS, KEEPALIVE_ANSWER_MS),
@@ -116,21 +153,30 @@ class GrpcBidder:
             ("grpc.service_config_disable_resolution", 1),
             ("grpc.enable_http_proxy", 0),
         )
-        self._channel = aio.insecure_channel(self._target, options=options)
-        self._call = cast(
-            "aio.UnaryUnaryMultiCallable[bytes, bytes]",
-            self._channel.unary_unary(self._method),
-        )
-        state = self._channel.get_state(try_to_connect=True)
+        if self._secured is None:
+            channel = aio.insecure_channel(self._target, options=options)
+        else:
+            self._shown = shown = self._secured()
+            roots = shown.authorities or tls.system_authorities()
+            credentials = grpc.ssl_channel_credentials(roots, shown.key, shown.certificate)
+            if self._tls_name is not None:
+                options = (*options, ("grpc.ssl_target_name_override", self._tls_name))
+            channel = aio.secure_channel(self._target, credentials, options=options)
+        state = channel.get_state(try_to_connect=True)
         try:
             async with asyncio.timeout(OPEN_S):
                 while state in (grpc.ChannelConnectivity.IDLE, grpc.ChannelConnectivity.CONNECTING):
-                    await self._channel.wait_for_state_change(state)
-                    state = self._channel.get_state(try_to_connect=True)
+                    await channel.wait_for_state_change(state)
+                    state = channel.get_state(try_to_connect=True)
         except TimeoutError:
             pass  # it goes on connecting without us
+        self._channel = channel
+        self._call = cast("aio.UnaryUnaryMultiCallable[bytes, bytes]", channel.unary_unary(self._method))
 
     async def close(self) -> None:
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
         channel, self._channel, self._call = self._channel, None, None
         if channel is not None:
             await channel.close()
@@ -192,7 +238,8 @@ class GrpcServer:
     """Serve `methods` ("/package.Service/Method") with one endpoint, beside health and reflection.
 
     Health answers for the whole server ("") and for "auction", NOT_SERVING until `serving(True)` is told. Reflection
-    describes `descriptors`, serialised FileDescriptorProtos with each file behind those that it imports.
+    describes `descriptors`, serialised FileDescriptorProtos with each file behind those that it imports. `secured`
+    makes it TLS, mutual where there are authorities.
     """
 
     def __init__(
@@ -207,12 +254,14 @@ class GrpcServer:
         descriptors: Sequence[bytes] = (),
         connections: Connections = Connections(),  # noqa: B008  frozen
         reuse_port: bool = False,
+        secured: tls.Newest[tls.Contents] | None = None,
     ) -> None:
         self.port = port
         self._endpoint = endpoint
         self._clock = clock
         self._host = host
         self._request_bytes = request_bytes
+        self._secured = secured
         self._health = _Health()
         services: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
         for method in methods:
@@ -234,8 +283,12 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_generic_rpc_handlers(self._services)
         host = f"[{self._host}]" if ":" in self._host else self._host
+        where = f"{host}:{self.port}"
         try:
-            self.port = server.add_insecure_port(f"{host}:{self.port}")
+            if self._secured is None:
+                self.port = server.add_insecure_port(where)
+            else:
+                self.port = server.add_secure_port(where, _credentials(self._secured))
         except RuntimeError as refusal:
             raise OSError(f"cannot listen on {host}:{self.port}") from refusal
         await self.serving(False)
@@ -271,6 +324,29 @@ class GrpcServer:
             return outgoing.body
 
         return serve
+
+
+def _credentials(secured: tls.Newest[tls.Contents]) -> grpc.ServerCredentials:
+    """Have grpcio ask for the newest files before each handshake."""
+    shown = secured()
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        assert shown.key is not None
+        assert shown.certificate is not None
+        return grpc.ssl_server_certificate_configuration([(shown.key, shown.certificate)], shown.authorities)
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        newest = secured()
+        if newest is shown:
+            return None
+        shown = newest
+        return configuration()
+
+    needs_certificate = shown.authorities is not None
+    # None is a word of its own there, whatever its types say: nothing has changed.
+    fetch = cast("Callable[[], grpc.ServerCertificateConfiguration]", renewed)
+    return grpc.dynamic_ssl_server_credentials(configuration(), fetch, needs_certificate)
 
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -37,6 +37,9 @@ from auction.model.reply import ReplyStatus
 
 OPENRTB_VERSION = "2.6"
 
+# What a bidder behind TLS is offered, the first it knows of these (RFC 7301).
+PROTOCOLS = ("h2", "http/1.1")
+
 # The header that tells us how long the caller will wait, in milliseconds: HTTP has no deadline of its own.
 TIMEOUT_HEADER = "x-auction-timeout-ms"
 
@@ -109,7 +112,7 @@ class HttpBidder:
         self._head = request_head("POST", self._to, self._fields)
         self._connections = connections
         self._tls_name = tls_name
-        self._tls = tls or ClientContexts(["h2", "http/1.1"])
+        self._tls = tls or ClientContexts(PROTOCOLS)
         self._way: Pool | Origin | None = None
         self._ask: Callable[[bytes, Callable[[Answer | Failure], None]], Cancel] | None = None
 

@@ -43,7 +43,8 @@ _TIMED_OUT = {grpc.Status.DEADLINE_EXCEEDED, grpc.Status.CANCELLED}
 class WireBidder:
     """A bidder that serves `method` at `target` ("host:port"), on a channel of its own.
 
-    `tls` gives the context for each new connection.
+    `tls` gives the context for each new connection; `tls_name` is the name that its certificate must have, where that
+    is not the target's host.
     """
 
     def __init__(
@@ -56,12 +57,14 @@ class WireBidder:
         headers: Iterable[tuple[str, str]] = (),
         method: str = BID_METHOD,
         tls: Callable[[], ssl.SSLContext] | None = None,
+        tls_name: str | None = None,
     ) -> None:
         host, _, port = target.rpartition(":")
         self._channel = Channel(
             host.strip("[]"),
             int(port),
             context=tls,
+            tls_name=tls_name,
             bounds=Bounds(reply_bytes, inflation_ratio),
             now=clock.monotonic,
         )
