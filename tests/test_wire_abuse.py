@@ -414,3 +414,79 @@ async def test_old_connections_are_drained_and_their_calls_answered() -> None:
         assert Status.OK is await ended.get()
         assert await eventually(lambda: first.lost)
         await channel.close()
+
+
+class Unread(asyncio.Transport):
+    """A transport that says whether it is read from."""
+
+    reading, closing = True, False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None: ...
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+def flood(calls: int) -> bytes:
+    message = packed(b"")
+    return GREETING + b"".join(
+        headers(number) + frame(frames.DATA, message, END_STREAM, number) for number in range(1, 2 * calls, 2)
+    )
+
+
+async def test_a_caller_of_thousands_in_one_read_is_taken_in_by_parts_and_others_have_their_turn() -> None:
+    answered: list[str] = []
+    serving = Server({PATH: lambda call: call.answer(b"")})
+    many = Server({PATH: lambda call: (answered.append("flood"), call.answer(b""))[1]})
+    one, wire = server.Served(many, asyncio.get_running_loop()), Unread()
+    another = server.Served(serving, asyncio.get_running_loop())
+    serving.methods[PATH] = lambda call: (answered.append("neighbour"), call.answer(b""))[1]
+    one.connection_made(wire)
+    another.connection_made(Unread())
+    octets = flood(3_000)
+    assert len(octets) > 2 * server.TURN_BYTES
+    one.data_received(octets)
+    assert 0 < len(answered) <= server.TURN_BYTES // 40
+    assert not wire.reading
+    another.data_received(flood(1))
+    assert "neighbour" == answered[-1]
+    turns = 0
+    while len(answered) < 3_001:
+        before = len(answered)
+        await asyncio.sleep(0)
+        turns += 1
+        assert len(answered) - before <= server.TURN_BYTES // 40
+        assert turns < 40
+    assert wire.reading
+
+
+async def test_what_was_read_of_a_caller_that_is_gone_is_not_taken_in() -> None:
+    answered: list[Call] = []
+    wire, one = Unread(), server.Served(Server({PATH: answered.append}), asyncio.get_running_loop())
+    one.connection_made(wire)
+    one.data_received(flood(3_000))
+    before = len(answered)
+    wire.closing = True
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert 0 < before == len(answered)
+
+
+async def test_octets_behind_a_large_read_are_taken_in_behind_it() -> None:
+    answered: list[Call] = []
+    wire, one = Unread(), server.Served(Server({PATH: answered.append}), asyncio.get_running_loop())
+    one.connection_made(wire)
+    octets = flood(3_000)
+    one.data_received(octets[:-50])
+    one.data_received(octets[-50:])
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert [*range(1, 6_000, 2)] == [call._stream.id for call in answered if call._stream is not None]
