@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 import pytest
 from peers import (
+    DATA,
     END_HEADERS,
+    END_STREAM,
     GOAWAY,
     HEADERS,
     RST_STREAM,
@@ -136,7 +138,9 @@ async def trickles_grpc(exchange: Exchange) -> None:
 
 
 async def trickles_h2(exchange: Exchange) -> None:
-    await exchange.trickle(h2_reply(exchange.stream, b"reply"))
+    head = frame(HEADERS, fields(_status="200", content_type="application/json"), END_HEADERS, exchange.stream)
+    pieces = [frame(DATA, b"re", 0, exchange.stream), frame(DATA, b"p", 0, exchange.stream)]
+    await exchange.trickle(head + b"".join(pieces) + frame(DATA, b"ly", END_STREAM, exchange.stream))
 
 
 async def announces(exchange: Exchange) -> None:
