@@ -22,10 +22,10 @@ from auction.config import schema as server_schema
 CHART: Final = Path(__file__).resolve().parent / "charts" / "auction"
 MARK: Final = "@schema "
 
-# Of the server's settings, those that the chart sets: its ports and probes, the drain, and the volume hang together.
+# Of the server's settings, those that the chart sets: its ports and probes, the drain, and the volumes hang together.
 OWN: Final = {
     "Server": (
-        *("host", "port", "http_port", "workers", "notice_ms", "drain_s"),
+        *("host", "port", "http_port", "workers", "notice_ms", "drain_s", "tls", "http_tls"),
         *("connection_age_s", "connection_grace_s", "keepalive_s", "keepalive_timeout_s", "connection_streams"),
     ),
     "Log": ("dir",),

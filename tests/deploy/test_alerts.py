@@ -39,6 +39,10 @@ def steady(a_step: float, steps: int = LONG) -> str:
     return f"0+{a_step}x{steps}"
 
 
+# When it ends, in seconds since the first step.
+CERTIFICATE = 'auction_tls_certificate_expiry_timestamp_seconds{of="server.tls"}'
+
+
 def series(changes: dict[str, str], steps: int = LONG) -> dict[str, str]:
     """Give the series of one healthy pod, with some of them changed."""
     healthy: dict[str, str] = {
@@ -47,6 +51,7 @@ def series(changes: dict[str, str], steps: int = LONG) -> dict[str, str]:
         "auction_outbox_failing": f"0x{steps}",
         'auction_outbox_dropped_total{reason="full"}': f"0x{steps}",
         "auction_fx_age_seconds": f"3600x{steps}",
+        CERTIFICATE: f"{30 * 86400}x{steps}",
         'auction_bidder_asked_total{bidder="dsp-a"}': steady(6000, steps),
         "auction_deadline_overrun_seconds_count": steady(600, steps),
         'auction_deadline_overrun_seconds_bucket{le="0.005"}': steady(600, steps),
@@ -144,6 +149,11 @@ CASES: dict[str, tuple[dict[str, str], set[str]]] = {
     "a configuration refused while pods are replaced": ({"auction_reload_last_success": f"1x{LONG - 9} 0x8"}, set()),
     "rates of last week": ({"auction_fx_age_seconds": f"{6 * 86400}x{LONG}"}, {"AuctionRatesOld"}),
     "rates of Friday on a Tuesday after Easter": ({"auction_fx_age_seconds": f"{4 * 86400}x{LONG}"}, set()),
+    # Seven hours have gone by when it is looked at.
+    "a certificate of less than a week": ({CERTIFICATE: f"{7 * 86400}x{LONG}"}, {"AuctionCertificateExpires"}),
+    "a certificate of more than a week": ({CERTIFICATE: f"{7 * 86400 + 8 * 3600}x{LONG}"}, set()),
+    "a certificate that was renewed late": ({CERTIFICATE: f"{86400}x{LONG - 1} {90 * 86400}"}, set()),
+    "a certificate that has ended": ({CERTIFICATE: f"3600x{LONG}"}, {"AuctionCertificateExpires"}),
     "no exchange": ({"auction_build_info": f"1x{LONG - 20} stale"}, {"AuctionSilent"}),
 }
 

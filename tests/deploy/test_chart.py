@@ -60,7 +60,7 @@ def test_readiness_asks_grpc_health_and_liveness_the_process_alone() -> None:
     assert {"path": "/healthz", "port": "http"} == container["startupProbe"]["httpGet"]
 
 
-def test_beside_tls_every_probe_is_a_tcp_connection() -> None:
+def test_beside_somebody_elses_tls_every_probe_is_a_tcp_connection() -> None:
     container = server(render({"probes": {"kind": "tcp"}}))
     probes = [container[f"{name}Probe"] for name in ("readiness", "liveness", "startup")]
     assert [{"port": "grpc"}] * 3 == [probe["tcpSocket"] for probe in probes]
@@ -158,6 +158,7 @@ def test_a_route_sends_the_exchanges_calls_to_the_service() -> None:
 def test_every_setting_of_the_server_can_be_given_but_those_the_chart_sets() -> None:
     own = {f"server.{name}" for name in ("host", "port", "http_port", "workers", "notice_ms", "drain_s")} | {"log.dir"}
     own |= {f"server.{name}" for name in CONNECTIONS.values()}
+    own |= {f"server.{port}.{name}" for port in ("tls", "http_tls") for name in ("certificate", "key", "authorities")}
     with Chart.load(CHART) as chart:
         schema = chart.schema
     assert schema is not None
@@ -683,6 +684,194 @@ def test_no_secret_is_made_and_rendering_twice_gives_the_same(file: Path) -> Non
     values = yaml.safe_load(file.read_text())
     assert [] == every(render(values), "Secret")
     assert render(values) == render(values)
+
+
+# TLS
+
+TLS_PORTS: dict[str, Any] = {"grpc": {"certificateSecret": "a"}, "http": {"certificateSecret": "b"}}
+WITH_TLS = render(ci("tls"))
+
+
+def test_certificates_reach_the_server_where_their_secrets_are_mounted(tmp_path: Path) -> None:
+    config = configuration(WITH_TLS, tmp_path)
+    mounted, volumes = secrets_mounted(WITH_TLS), "/etc/auction-tls"
+    assert {volumes + "/" + secret: secret for secret in mounted.values()} == mounted
+    grpc, http, dsp_a, dsp_b = config.server.tls, config.server.http_tls, config.bidders[0].tls, config.bidders[1].tls
+    assert grpc is not None
+    assert (f"{volumes}/auction-tls/tls.crt", f"{volumes}/auction-tls/tls.key") == (grpc.certificate, grpc.key)
+    assert f"{volumes}/callers/ca.pem" == grpc.authorities
+    assert http is not None
+    assert (grpc.certificate, grpc.key, None) == (http.certificate, http.key, http.authorities)
+    assert dsp_a is not None
+    assert "bid.dsp-a.example" == dsp_a.name
+    assert (f"{volumes}/dsp-a-client/tls.crt", f"{volumes}/dsp-a-client/tls.key") == (dsp_a.certificate, dsp_a.key)
+    assert f"{volumes}/dsp-a-authorities/ca.crt" == dsp_a.authorities
+    assert dsp_b is None
+    assert {"auction-tls", "callers", "dsp-a-client", "dsp-a-authorities"} == set(mounted.values())
+
+
+def secrets_mounted(objects: list[dict[str, Any]]) -> dict[str, str]:
+    """Give the Secrets that the server sees, by where."""
+    volumes = {volume["name"]: volume["secret"] for volume in pod(objects)["volumes"] if "secret" in volume}
+    return {
+        mount["mountPath"]: volumes[mount["name"]]["secretName"]
+        for mount in server(objects)["volumeMounts"]
+        if mount["name"] in volumes
+    }
+
+
+def test_a_secret_is_a_directory_that_the_server_alone_may_read_and_that_is_renewed() -> None:
+    secrets = {volume["name"]: volume["secret"] for volume in pod(WITH_TLS)["volumes"] if "secret" in volume}
+    mounts = [mount for mount in server(WITH_TLS)["volumeMounts"] if mount["name"] in secrets]
+    assert len(secrets) == len(mounts) > 0
+    for mount in mounts:
+        assert mount["readOnly"]
+        assert "subPath" not in mount
+        # Below the configuration no directory could be made: it is mounted read-only.
+        assert not mount["mountPath"].startswith("/etc/auction/")
+    assert {0o440} == {secret["defaultMode"] for secret in secrets.values()}
+    assert 65532 == pod(WITH_TLS)["securityContext"]["fsGroup"]
+
+
+def test_without_tls_no_secret_is_mounted_and_nothing_says_tls(tmp_path: Path) -> None:
+    assert {} == secrets_mounted(DEFAULT)
+    listening = configuration(DEFAULT, tmp_path).server
+    assert (None, None) == (listening.tls, listening.http_tls)
+
+
+@pytest.mark.parametrize(
+    ("ports", "readiness", "scheme"),
+    [
+        ([], "grpc", None),
+        (["grpc"], "httpGet", None),
+        (["http"], "grpc", "HTTPS"),
+        (["grpc", "http"], "httpGet", "HTTPS"),
+    ],
+    ids=str,
+)
+def test_probes_ask_what_a_kubelet_can_ask(ports: list[str], readiness: str, scheme: str | None) -> None:
+    container = server(render({"tls": {port: TLS_PORTS[port] for port in ports}}))
+    assert readiness in container["readinessProbe"]
+    for probe in ("readinessProbe", "livenessProbe", "startupProbe"):
+        asked = container[probe].get("httpGet")
+        assert asked is None or scheme == asked.get("scheme")
+    assert {"path": "/readyz", "port": "http"}.items() <= container["readinessProbe"].get("httpGet", PLAIN).items()
+
+
+PLAIN = {"path": "/readyz", "port": "http"}
+
+
+def test_a_probe_of_the_json_port_never_needs_a_certificate() -> None:
+    http = {**TLS_PORTS["http"], "authoritiesSecret": "callers"}
+    assert "authoritiesSecret" in refused({"tls": {"http": http}})
+    variable = "AUCTION_SERVER__HTTP_TLS__AUTHORITIES"
+    assert f"expected nothing that the chart sets itself, was {variable}" in refused({"extraEnv": [{"name": variable}]})
+
+
+def test_services_say_which_port_speaks_tls() -> None:
+    for ports in ([], ["grpc"], ["http"]):
+        rendered = render({"tls": {port: TLS_PORTS[port] for port in ports}})
+        expected = {"grpc": "https" if "grpc" in ports else "kubernetes.io/h2c"}
+        expected["http"] = "https" if "http" in ports else "http"
+        for service in every(rendered, "Service"):
+            assert expected == {port["name"]: port["appProtocol"] for port in service["spec"]["ports"]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "endpoints"), [("PodMonitor", "podMetricsEndpoints"), ("ServiceMonitor", "endpoints")]
+)
+def test_a_monitor_believes_the_authority_of_the_certificate_by_the_services_name(kind: str, endpoints: str) -> None:
+    values: dict[str, Any] = {"monitoring": {"kind": kind[0].lower() + kind[1:]}, "tls": {"grpc": TLS_PORTS["grpc"]}}
+    (plain,) = one(render(values), kind)["spec"][endpoints]
+    assert not {"scheme", "tlsConfig"} & plain.keys()
+    values["tls"] = TLS_PORTS
+    (endpoint,) = one(render(values), kind)["spec"][endpoints]
+    assert "https" == endpoint["scheme"]
+    assert {"serverName": "auction.ads.svc", "ca": {"secret": {"name": "b", "key": "ca.crt"}}} == endpoint["tlsConfig"]
+    values["tls"] = {"http": {**TLS_PORTS["http"], "authorityKey": ""}}
+    (public,) = one(render(values), kind)["spec"][endpoints]
+    assert {"serverName": "auction.ads.svc"} == public["tlsConfig"]
+
+
+@pytest.mark.parametrize(
+    ("ports", "where"),
+    [
+        (["grpc"], ["--http", "http://auction:7480"]),
+        (["http"], ["--target", "auction:7400"]),
+        (["grpc", "http"], ["--http", "https://auction.ads.svc:7480"]),
+    ],
+    ids=str,
+)
+def test_helm_test_calls_what_it_can_and_believes_the_authority(ports: list[str], where: list[str]) -> None:
+    spec = one(render({"tls": {port: TLS_PORTS[port] for port in ports}}), "Pod", "auction-test")["spec"]
+    (health,), (auction,) = spec["initContainers"], spec["containers"]
+    assert ["call", "/etc/auction/request.json", *where, "--explain"] == auction["args"]
+    secrets = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+    if "http" not in ports:
+        assert (["http://auction:7480/readyz"], []) == (health["args"], secrets)
+        return
+    assert ["https://auction.ads.svc:7480/readyz"] == health["args"]
+    # The authority, and never the key.
+    assert [{"secretName": "b", "items": [{"key": "ca.crt", "path": "ca.crt"}]}] == secrets
+    for container in [health, *([auction] if "grpc" in ports else [])]:
+        (believed,) = container["env"]
+        (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "authority"]
+        assert ("SSL_CERT_FILE", f"{mount['mountPath']}/ca.crt") == (believed["name"], believed["value"])
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"tls": {"grpc": {"authoritiesSecret": "callers"}}},
+            "tls.grpc.certificateSecret: expected one beside authoritiesSecret, was none",
+        ),
+        ({"tls": {"grpc": {"certificateSecret": "no/name"}}}, "certificateSecret"),
+        ({"tls": {"bidders": [{"bidder": "dsp-b"}]}}, "tls"),
+        (
+            {"tls": {"bidders": [{"bidder": "dsp-x", "certificateSecret": "s"}]}, "config": {"bidders": BIDDERS}},
+            "tls.bidders: expected the name of a bidder in config.bidders, was dsp-x",
+        ),
+        (
+            {
+                "tls": {"bidders": [{"bidder": "plain", "certificateSecret": "s"}]},
+                "config": {"bidders": [{"name": "plain", "http": "http://plain.example/bid"}]},
+            },
+            "tls.bidders: expected a bidder with grpc or an https URL, was plain with http",
+        ),
+        (
+            {
+                "tls": {"bidders": [{"bidder": "own", "authoritiesSecret": "s"}]},
+                "config": {"bidders": [{"name": "own", "grpc": "own:1", "tls": {"authorities": "/own.pem"}}]},
+            },
+            "tls.bidders: expected no tls.authorities in config.bidders of own",
+        ),
+    ],
+)
+def test_tls_that_could_not_work_is_refused(values: dict[str, Any], said: str) -> None:
+    assert said in refused(values)
+
+
+def test_a_running_pod_never_takes_another_secret_for_a_bidders() -> None:
+    # Its volumes are those of its start; the file is already the next one.
+    bidders = [{"name": name, "grpc": f"{name}:7501"} for name in ("dsp-a", "dsp-b")]
+    shown = [{"bidder": name, "certificateSecret": f"{name}-client"} for name in ("dsp-a", "dsp-b")]
+    before = secrets_mounted(render({"config": {"bidders": bidders}, "tls": {"bidders": shown}}))
+    for later in (shown[::-1], shown[1:], [{**shown[0], "certificateSecret": "new"}]):
+        text = one(render({"config": {"bidders": bidders}, "tls": {"bidders": later}}), "ConfigMap")["data"]
+        for bidder in yaml.safe_load(text["auction.yaml"])["bidders"]:
+            meant = {entry["bidder"]: entry["certificateSecret"] for entry in later}.get(bidder["name"])
+            folder = bidder.get("tls", {}).get("certificate", "").removesuffix("/tls.crt")
+            assert before.get(folder) in (meant, None)
+
+
+def test_a_canary_shows_the_same_certificates(tmp_path: Path) -> None:
+    rendered = render({**ci("tls"), "canary": {"enabled": True}})
+    stable, canary = (configuration(rendered, tmp_path, name) for name in ("auction", "auction-canary"))
+    assert (stable.server, stable.bidders) == (canary.server, canary.bidders)
+    assert {volume["name"] for volume in pod(rendered)["volumes"]} - {"config"} == {
+        volume["name"] for volume in pod(rendered, "auction-canary")["volumes"]
+    } - {"config"}
 
 
 # 16, canary

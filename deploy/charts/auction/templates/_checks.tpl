@@ -21,8 +21,11 @@
 {{- fail (printf "resources.limits.memory: expected at least %dMi for %d workers, was %s: the pod would be killed" $needed $workers $memory) -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.tls.grpc.authoritiesSecret (not .Values.tls.grpc.certificateSecret) -}}
+{{- fail "tls.grpc.certificateSecret: expected one beside authoritiesSecret, was none: without TLS callers show no certificate" -}}
+{{- end -}}
 {{- range .Values.extraEnv -}}
-{{- if regexMatch "^AUCTION_(SERVER__(HOST|PORT|HTTP_PORT|WORKERS|NOTICE_MS|DRAIN_S|CONNECTION_[A-Z_]+|KEEPALIVE_[A-Z_]+)|LOG__DIR)$" .name -}}
+{{- if regexMatch "^AUCTION_(SERVER__(HOST|PORT|HTTP_PORT|WORKERS|NOTICE_MS|DRAIN_S|CONNECTION_[A-Z_]+|KEEPALIVE_[A-Z_]+|(HTTP_)?TLS(__[A-Z]+)?)|LOG__DIR)$" .name -}}
 {{- fail (printf "extraEnv: expected nothing that the chart sets itself, was %s; values.yaml has a value for it" .name) -}}
 {{- end -}}
 {{- end -}}

@@ -37,6 +37,34 @@
 {{- toYaml $log -}}
 {{- end -}}
 
+{{/* Where certificates are, as settings of the server. A directory is called after its Secret: whatever a running pod reads
+     in a newer configuration, it never takes another Secret's certificate for the one that is meant, and refuses one that
+     it does not have. */}}
+{{- define "auction.tlsFiles" -}}
+{{- $files := dict -}}
+{{- with .certificateSecret -}}
+{{- $_ := set $files "certificate" (printf "/etc/auction-tls/%s/tls.crt" .) -}}
+{{- $_ := set $files "key" (printf "/etc/auction-tls/%s/tls.key" .) -}}
+{{- end -}}
+{{- if .authoritiesSecret -}}
+{{- $_ := set $files "authorities" (printf "/etc/auction-tls/%s/%s" .authoritiesSecret (.authoritiesKey | default "ca.crt")) -}}
+{{- end -}}
+{{- toYaml $files -}}
+{{- end -}}
+
+{{/* The Secrets that are mounted, each once: the name of each, and of its volume. Takes the root. */}}
+{{- define "auction.tlsSecrets" -}}
+{{- $found := dict -}}
+{{- range concat (list .Values.tls.grpc .Values.tls.http) .Values.tls.bidders -}}
+{{- range list .certificateSecret .authoritiesSecret -}}
+{{- with . -}}
+{{- $_ := set $found . (printf "tls-%s" (sha256sum . | trunc 12)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $found -}}
+{{- end -}}
+
 {{/* The whole file. Takes root and config, which is the stable one or the canary's. */}}
 {{- define "auction.config" -}}
 {{- $longest := int (dig "exchange" "tmax_max_ms" 500 .config) -}}
@@ -62,8 +90,37 @@
 {{- $_ := set $server "keepalive_s" (int $connections.keepaliveSeconds) -}}
 {{- $_ := set $server "keepalive_timeout_s" (int $connections.keepaliveTimeoutSeconds) -}}
 {{- $_ := set $server "connection_streams" (int $connections.streams) -}}
+{{- $tls := .root.Values.tls -}}
+{{- if $tls.grpc.certificateSecret -}}
+{{- $_ := set $server "tls" (include "auction.tlsFiles" $tls.grpc | fromYaml) -}}
+{{- end -}}
+{{- if $tls.http.certificateSecret -}}
+{{- $_ := set $server "http_tls" (include "auction.tlsFiles" $tls.http | fromYaml) -}}
+{{- end -}}
 {{- $whole := deepCopy .config -}}
 {{- $_ := set $whole "server" $server -}}
+{{- range $entry := $tls.bidders -}}
+{{- $found := false -}}
+{{- range $bidder := $whole.bidders -}}
+{{- if eq $bidder.name $entry.bidder -}}
+{{- $found = true -}}
+{{- if hasPrefix "http://" ($bidder.http | default "") -}}
+{{- fail (printf "tls.bidders: expected a bidder with grpc or an https URL, was %s with http" $bidder.name) -}}
+{{- end -}}
+{{- $own := $bidder.tls | default dict -}}
+{{- $files := include "auction.tlsFiles" $entry | fromYaml -}}
+{{- range $name, $_ := $files -}}
+{{- if hasKey $own $name -}}
+{{- fail (printf "tls.bidders: expected no tls.%s in config.bidders of %s beside a Secret with it, was one" $name $bidder.name) -}}
+{{- end -}}
+{{- end -}}
+{{- $_ := set $bidder "tls" (merge (deepCopy $own) $files) -}}
+{{- end -}}
+{{- end -}}
+{{- if not $found -}}
+{{- fail (printf "tls.bidders: expected the name of a bidder in config.bidders, was %s" $entry.bidder) -}}
+{{- end -}}
+{{- end -}}
 {{- $log := include "auction.log" . | fromYaml -}}
 {{- if $log -}}
 {{- $_ := set $whole "log" $log -}}

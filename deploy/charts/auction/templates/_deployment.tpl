@@ -1,6 +1,7 @@
 {{/* A Deployment of servers. Takes root, track, name, image, config, and replicas or null where something scales it. */}}
 {{- define "auction.deployment" -}}
 {{- $values := .root.Values -}}
+{{- $tls := include "auction.tlsSecrets" .root | fromYaml -}}
 {{- include "auction.checked" .root -}}
 apiVersion: apps/v1
 kind: Deployment
@@ -101,11 +102,12 @@ spec:
           ports:
             - {name: grpc, containerPort: 7400}
             - {name: http, containerPort: 7480}
-          {{- $http := eq $values.probes.kind "http" }}
+          {{- $http := or (eq $values.probes.kind "http") (and (eq $values.probes.kind "grpc") (ne $values.tls.grpc.certificateSecret "")) }}
+          {{- $scheme := ternary (dict "scheme" "HTTPS") dict (ne $values.tls.http.certificateSecret "") }}
           {{- $tcp := eq $values.probes.kind "tcp" }}
           readinessProbe:
             {{- if $http }}
-            httpGet: {path: /readyz, port: http}
+            httpGet: {{- merge (dict "path" "/readyz" "port" "http") $scheme | toYaml | nindent 14 }}
             {{- else if $tcp }}
             tcpSocket: {port: grpc}
             {{- else }}
@@ -116,7 +118,7 @@ spec:
             failureThreshold: {{ $values.probes.failureThreshold }}
           livenessProbe:
             {{- $alive := dict "tcpSocket" (dict "port" "grpc") }}
-            {{- if not $tcp }}{{- $alive = dict "httpGet" (dict "path" "/healthz" "port" "http") }}{{- end }}
+            {{- if not $tcp }}{{- $alive = dict "httpGet" (merge (dict "path" "/healthz" "port" "http") $scheme) }}{{- end }}
             {{- toYaml $alive | nindent 12 }}
             timeoutSeconds: {{ $values.probes.timeoutSeconds }}
             periodSeconds: {{ $values.probes.periodSeconds }}
@@ -148,6 +150,9 @@ spec:
             {{- if $values.eventLog.enabled }}
             - {name: log, mountPath: {{ $values.eventLog.path | quote }}}
             {{- end }}
+            {{- range $secret, $volume := $tls }}
+            - {name: {{ $volume }}, mountPath: {{ printf "/etc/auction-tls/%s" $secret | quote }}, readOnly: true}
+            {{- end }}
             {{- with $values.extraVolumeMounts }}{{- toYaml . | nindent 12 }}{{- end }}
         {{- with $values.extraContainers }}{{- toYaml . | nindent 8 }}{{- end }}
       volumes:
@@ -158,6 +163,11 @@ spec:
         {{- if $values.eventLog.enabled }}
         - name: log
           emptyDir: {sizeLimit: {{ int64 $values.eventLog.sizeMi }}Mi}
+        {{- end }}
+        {{- range $secret, $volume := $tls }}
+        # Read by the group that fsGroup gives it, and by nobody else: 0440.
+        - name: {{ $volume }}
+          secret: {secretName: {{ $secret | quote }}, defaultMode: 288}
         {{- end }}
         {{- with $values.extraVolumes }}{{- toYaml . | nindent 8 }}{{- end }}
 {{- end -}}
