@@ -63,11 +63,12 @@ def settings(*bidders: dict[str, Any], log: Path | None = None, **sections: Any)
     return {"bidders": list(bidders), "log": {"dir": str(log)} if log else {}, **sections}
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+@pytest.fixture(scope="module", params=["wire", "grpcio"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("place")
     with bidder(bids(2.0)) as dsp_a:
-        given = settings({"name": "dsp-a", "http": dsp_a.url}, log=folder / "log", exchange=UNHURRIED)
+        server = {"transport": request.param}
+        given = settings({"name": "dsp-a", "http": dsp_a.url}, log=folder / "log", exchange=UNHURRIED, server=server)
         with exchange(folder, given) as served:
             yield Place(served, dsp_a, folder / "log")
 
