@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from auction.edge.wire.fields import block
+from auction.edge.wire.h2 import Connection
+from auction.edge.wire.wheel import Wheel
 from benchmarks import endurance
 from benchmarks.attacks import ATTACKS
 from benchmarks.endurance import PARTS, Part, Tried, overview
+from benchmarks.leaks import held
 from benchmarks.neighbour import Beside
 
 
@@ -52,6 +58,29 @@ def test_rows_of_a_neighbour_are_medians_of_pairs_with_their_spread() -> None:
     assert (1.2, 48.8, 5) == (ratio.value, ratio.spread, ratio.runs)
     assert (3.0, "collections") == (rows["soak.gc.gen2"].value, rows["soak.gc.gen2"].unit)
     assert {f"soak.neighbour.{name}.ratio" for name in ATTACKS} <= rows.keys()
+
+
+class Silent:
+    def expire(self) -> None: ...
+
+
+def test_what_is_left_behind_is_counted_and_header_blocks_that_are_remembered_are_not() -> None:
+    async def run() -> None:
+        connection, wheel, left = Connection(False), Wheel(lambda: 0.0), []
+        before = held()
+        for number in range(200):
+            connection._blocks.read(block([(b"grpc-timeout", b"%dm" % number)]))
+        assert not held().leaks(before)
+        left += [[number] for number in range(200)]
+        assert ["objects"] == [fault.partition(":")[0] for fault in held().leaks(before)]
+        left.clear()
+        wheel.add(60.0, Silent())
+        assert ["timers", "deadlines"] == [fault.partition(":")[0] for fault in held().leaks(before)]
+        wheel.stop()
+        assert not held().leaks(before)
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(run())
 
 
 def test_overview_says_of_each_part_whether_it_held_and_how_long_it_took() -> None:
