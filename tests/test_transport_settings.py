@@ -173,7 +173,8 @@ async def calling(port: int, credentials: grpc.ChannelCredentials | None = None)
 async def told(channel: aio.Channel, body: bytes, compression: grpc.Compression | None = None) -> tuple[str, object]:
     """Call, and give the status with the answer, or with what was said in its place."""
     try:
-        answer = await channel.unary_unary(METHOD)(body, compression=compression)
+        call = cast("aio.UnaryUnaryMultiCallable[bytes, bytes]", channel.unary_unary(METHOD))
+        answer = await call(body, compression=compression)
     except aio.AioRpcError as refusal:
         return refusal.code().name, refusal.details()
     return "OK", answer
