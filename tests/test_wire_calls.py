@@ -434,6 +434,30 @@ async def test_addresses_that_leave_a_name_are_left_and_new_ones_are_asked() -> 
         assert Status.OK is (await ask(one))[0]
 
 
+async def test_calls_at_an_address_that_has_left_its_name_are_reset_in_time_and_end_with_the_channel() -> None:
+    async with two_places(silent, silent) as (first, second, one):
+        asked = [Asked(one) for _ in range(14)]
+        assert await eventually(lambda: 7 == len(first.requests) == len(second.requests))
+        left = one._places["127.0.0.1", first.port].links[0]
+
+        async def addresses() -> list[tuple[str, int]]:
+            return [("127.0.0.1", second.port)]
+
+        one._addresses = addresses  # type: ignore[method-assign]
+        await one._resolve()
+        there = [each for each in asked if each.ask.link is left]
+        for each in there[1:]:  # more than are reset at once
+            each.ask.cancel()
+        assert 2 == len(left.connection.streams)
+        assert one._ticking is not None
+        one._ticking.cancel()
+        one._tick()  # a second later
+        assert 1 == len(left.connection.streams)
+        await one.close()
+        assert left.lost
+        assert Status.UNAVAILABLE is (await there[0].ended)[0]
+
+
 async def test_more_calls_than_streams_wait_or_take_a_second_connection() -> None:
     held: list[Call] = []
     async with serving(held.append, limits=Limits(streams=2)) as server, channel(server.port) as one:

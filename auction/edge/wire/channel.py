@@ -74,6 +74,7 @@ class Channel:
         self.now: Callable[[], float] = now or _loop_time
         self._wheel = Wheel(self.now)
         self._places: dict[Address, Place] = {}
+        self._leaving: list[Place] = []  # addresses that the name has no more, where calls still end
         self._turn = 0
         self._closed = True
         self._ticks = 0
@@ -109,7 +110,8 @@ class Channel:
         if self._ticking is not None:
             self._ticking.cancel()
         self._wheel.stop()
-        tasks = [place.close() for place in self._places.values()]
+        places = [*self._places.values(), *self._leaving]
+        tasks = [place.close() for place in places]
         if self._resolving is not None:
             self._resolving.cancel()
             tasks.append(self._resolving)
@@ -119,9 +121,10 @@ class Channel:
         left = [task for task in tasks if task is not None]
         if left:
             await asyncio.wait(left)
-        for place in self._places.values():
+        for place in places:
             await place.closed()
         self._places.clear()
+        self._leaving.clear()
 
     def unary(
         self, method: Method, body: bytes, done: Done, deadline: float | None = None, enforce: bool = True
@@ -285,7 +288,8 @@ class Channel:
         if self._ticks % RESOLVE_TICKS == 0 and self._resolving is None:
             self._resolving = loop.create_task(self._resolve())
         self._ticks += 1
-        for place in list(self._places.values()):
+        self._leaving = [place for place in self._leaving if place.links]
+        for place in [*self._places.values(), *self._leaving]:
             for link in list(place.links):
                 link.tick()
 
@@ -302,7 +306,9 @@ class Channel:
             if address not in self._places:
                 self._places[address] = Place(self, address)
         for address in [address for address in self._places if address not in addresses]:
-            self._places.pop(address).leave()
+            place = self._places.pop(address)
+            place.leave()
+            self._leaving.append(place)
         if self.ready:
             for place in self._places.values():
                 place.reconsider()
