@@ -226,3 +226,20 @@ def test_tests_and_code_that_a_page_names_are_there(page: Path) -> None:
         if not (ROOT / path).is_file() or (name and name not in defined(ROOT / path)):
             lost.append(f"{path}::{name}")
     assert lost == []
+
+
+def test_every_duty_of_the_wire_names_what_holds_it_and_where_it_is_built() -> None:
+    page = (ROOT / "docs" / "wire-tests.md").read_text()
+    rows = [row for table in promises.tables(page) for row in table]
+    assert len(rows) > 50
+    for row in rows:
+        assert re.search(r"`tests/\w+\.py::test_\w+`|`make [a-z]+`|\[wire\.md\]", row["test"]), row["duty"]
+        for built in re.findall(r"`([\w/.]+)`", row["built in"]):
+            inside = (
+                built if built.startswith("auction/") or built == "pyproject.toml" else f"auction/edge/wire/{built}"
+            )
+            assert (ROOT / inside).exists(), built
+    for target in re.findall(r"`make ([a-z]+)`", page):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+    duties = {name for name in defined(ROOT / "tests" / "test_wire_duties.py") if name.startswith("test_")}
+    assert duties == set(re.findall(r"test_wire_duties\.py::(\w+)", page))

@@ -29,7 +29,7 @@ from peers import (
 )
 from processes import a_request, bidder, bids, exchange
 from test_transports import CASES, ON_SOCKETS, carried, connect, listening
-from test_wire_calls import PATH, Asked, answers, channel, serving, silent, two_places
+from test_wire_calls import PATH, Asked, answers, channel, refuses, serving, silent, two_places
 from test_wire_h2 import ASK, REQUEST, SMALL, greeted, headers, pair
 from test_wire_h2 import exchange as carry
 
@@ -309,14 +309,14 @@ async def test_calls_to_a_bidder_in_one_tick_leave_in_one_write_and_share_one_ti
     wire.written.clear()
     method, ended = one.method(PATH), []
     tasks = asyncio.all_tasks()
-    for _ in range(50):
-        one.unary(method, b"hello", lambda *told: ended.append(told[0]), one.now() + 3600)
+    for at in range(50):  # all within five milliseconds
+        one.unary(method, b"hello", lambda *told: ended.append(told[0]), one.now() + 3600 + at / 10_000)
     assert [] == wire.written
     await asyncio.sleep(0)
     (octets,) = wire.written
     assert 50 == octets.count(packed(b"hello"))
     assert tasks == asyncio.all_tasks()
-    assert len(one._wheel._due) <= 2  # the deadlines of a few milliseconds; one timer is armed for the next of them
+    assert len(one._wheel._due) <= 2  # buckets; a timer is armed for the next of them alone
     link.data_received(b"".join(grpc_reply(number, message(b"")) for number in range(1, 100, 2)))
     assert [Status.OK] * 50 == ended
     await one.close()
@@ -375,6 +375,30 @@ async def test_a_name_is_asked_for_again_in_time_and_when_a_connection_was_lost(
         assert await eventually(lambda: 1 == len(one.ready))
         tick(one)
         assert await eventually(lambda: 2 == asked)
+
+
+async def test_what_was_never_begun_is_not_asked_again_when_no_time_is_left() -> None:
+    late, ended = asyncio.Event(), asyncio.Queue[Status]()
+
+    async def refuses_late(exchange: Exchange) -> None:
+        await late.wait()
+        await refuses(exchange)
+
+    for moved, expected, asked in ((0.0, Status.OK, 2), (10.0, Status.UNAVAILABLE, 1)):
+        late.clear()
+        async with two_places(refuses_late, answers) as (first, second, one):
+            now = 0.0
+            one.now = lambda: now  # noqa: B023
+            while not first.requests:
+                one.unary(one.method(PATH), b"x", lambda status, *_: ended.put_nowait(status), 5.0, enforce=False)
+                assert await eventually(lambda: bool(first.requests or second.requests))
+                if second.requests:
+                    assert Status.OK is await ended.get()
+                    second.requests.clear()
+            now = moved
+            late.set()
+            assert expected is await ended.get()
+            assert asked == len(first.requests) + len(second.requests)
 
 
 # A reply comes exactly once.
@@ -564,3 +588,13 @@ def test_nothing_that_runs_needs_aiohttp() -> None:
         if re.search(r"^\s*(import|from) aiohttp", file.read_text(), re.MULTILINE)
     ]
     assert [] == imported
+
+
+# What can be read.
+
+
+def test_no_file_of_the_wire_is_much_longer_than_400_lines() -> None:
+    # "Much" is an eighth: a connection without I/O is one subject, and no number of lines is worth tearing it apart.
+    lengths = {str(file): len(file.read_text().splitlines()) for file in (ROOT / "auction/edge/wire").rglob("*.py")}
+    assert len(lengths) > 20
+    assert {} == {name: length for name, length in lengths.items() if length > 450}
