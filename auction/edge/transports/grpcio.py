@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import grpc
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from auction.edge import tls
 from auction.edge.transports import Cancel, Connections, Done, Endpoint, Incoming, Outgoing, Status, awaited, settled
+from auction.edge.transports.descriptors import described
 from auction.model.auction import Invitation
 from auction.model.clock import Clock, Deadline
 from auction.model.reply import ReplyStatus
@@ -401,12 +401,7 @@ class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # grpc_health s
 
 def _reflection(services: Sequence[str], descriptors: Sequence[bytes]) -> list[grpc.GenericRpcHandler]:
     """Serve reflection under both of its names: v1alpha, and v1, which is the same messages in another package."""
-    pool = DescriptorPool()
-    for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
-        pool.AddSerializedFile(file.serialized_pb)
-    for serialized in descriptors:
-        pool.AddSerializedFile(serialized)
-    servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME], pool=pool)
+    servicer = reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME], pool=described(descriptors))
     info = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,

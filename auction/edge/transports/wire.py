@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from google.protobuf.descriptor_pool import DescriptorPool
-from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from auction.edge.transports import Cancel, Connections, Done, Endpoint, Incoming, Outgoing, Status, settled
+from auction.edge.transports.descriptors import described
 from auction.edge.wire import health
 from auction.edge.wire import statuses as grpc
 from auction.edge.wire.asks import Method
@@ -175,12 +174,7 @@ def _answer(call: Call, outgoing: Outgoing) -> None:
 
 def _reflection(services: Sequence[str], descriptors: Sequence[bytes]) -> dict[str, Handler]:
     """Serve reflection under both of its names: v1alpha, and v1, which is the same messages in another package."""
-    pool = DescriptorPool()
-    for file in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
-        pool.AddSerializedFile(file.serialized_pb)
-    for serialized in descriptors:
-        pool.AddSerializedFile(serialized)
-    servicer = reflection.ReflectionServicer([*services, reflection.SERVICE_NAME], pool=pool)
+    servicer = reflection.ReflectionServicer([*services, reflection.SERVICE_NAME], pool=described(descriptors))
 
     def info(call: Call) -> None:
         def asked(body: bytes) -> None:
