@@ -104,8 +104,8 @@ wirefuzz: $(DEV) ## SECONDS (600) of arbitrary octets against the wire, guided b
 drill: $(DRILL) ## replace, scale and kill servers under calls, through haproxy and Envoy
 	@$(BIN)/python -m benchmarks.drill $(DRILLS)
 
-interop: $(DEV) ## the wire against h2spec and grpc-go, which are built here; needs Go and its module proxy
-	@$(BIN)/python -m tests.interop
+interop: $(DRILL) ## the wire against grpcio, grpc-go, Envoy, ghz, h2load and h2spec; INTEROP names trials; Go programs are built here
+	@$(BIN)/python -m tests.interop $(INTEROP)
 
 mutants: $(DEV) ## small faults in money, floors and kernels: fails where tests see less than 90 %
 	@$(BIN)/python -m tests.mutants

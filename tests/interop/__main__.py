@@ -1,175 +1,118 @@
-# `make interop`: the wire against programs that are not ours and not in Python. h2spec walks through the standard,
-# grpc-go serves and asks. Both are built here from pinned versions where Go is present; where it is not, that is said.
+# `make interop`: the wire against programs that are not ours. A line for each trial and way, then how many there were.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import os
-import shutil
+import signal
 import sys
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import NamedTuple
 
 import uvloop
 
-from auction.edge.tls import ClientContexts, Files, ServerContexts
-from auction.edge.wire.calls import Call
-from auction.edge.wire.channel import Channel
-from auction.edge.wire.limits import Limits
-from auction.edge.wire.messages import Bounds
-from auction.edge.wire.server import Server
-from auction.edge.wire.statuses import Status
+from tests.interop import envoy, exchange, go, load, python, standard
+from tests.interop.echo import Absent, Fault, Way
 
-HERE = Path(__file__).parent
-BUILT = HERE.parent.parent / "var" / "interop"
-TLS = HERE.parent / "data" / "tls"
-H2SPEC = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible"
+# The longest, h2spec, takes half a minute alone on a small machine, several times that beside others.
+TRIAL_S_MAX = 400
 
-# As the client of the other language does.
-SIZES = (0, 1, 16_384, 65_536, 1_000_000, 4_000_000)
-BOUNDS = Bounds(octets=4_194_304, ratio=2_000)
-
-# h2spec waits so long for an answer; on a busy machine 4000 of them take more than its two seconds.
-PATIENCE_S = 10
+BOTH = (Way.PLAINTEXT, Way.TLS)
+ALL = (*BOTH, Way.MUTUAL)
 
 
-def echo_all(call: Call) -> None:
-    """Say every message back."""
-    call.on_message, call.on_end = call.write, call.finish
+class Trial(NamedTuple):
+    """One peer in one role, and how it may be connected. `run` gives what was counted; Fault is what went wrong."""
+
+    name: str
+    run: Callable[[Way], Awaitable[str]]
+    about: str
+    ways: tuple[Way, ...] = BOTH
 
 
-async def serving(tls: bool) -> Server:
-    """Serve both methods, and a page of 1 KiB so that no case of h2spec is skipped."""
-    server = Server(
-        {"/interop.Echo/Say": lambda call: call.answer(call.body)},
-        dialogues={"/interop.Echo/Talk": echo_all},
-        pages={"/": b"x" * 1_024},
-        bounds=BOUNDS,
-        limits=Limits(streams=100),
+TRIALS = (
+    Trial("h2spec", standard.of_ours, "the standard, strictly: generic, http2 and hpack"),
+    Trial("grpcio-client", python.client_sync, "grpcio asks our server", ALL),
+    Trial("grpcio-server", python.server_sync, "our channel asks grpcio", ALL),
+    Trial("aio-client", python.client_aio, "grpc.aio asks our server", ALL),
+    Trial("aio-server", python.server_aio, "our channel asks grpc.aio", ALL),
+    Trial("go-client", go.client, "grpc-go asks our server"),
+    Trial("go-server", go.server, "our channel asks grpc-go"),
+    Trial("envoy-server", envoy.before_our_server, "grpcio and grpc.aio ask our server by way of Envoy"),
+    Trial("envoy-both", envoy.before_both, "our channel asks our server by way of Envoy"),
+    Trial("envoy-channel", envoy.before_grpcio, "our channel asks grpc.aio by way of Envoy"),
+    Trial("ghz", load.of_ghz, "thousands of calls at once"),
+    Trial("h2load", load.of_h2load, "thousands of pages and calls on many streams"),
+    Trial("exchange", exchange.asked, "grpcio, grpc.aio and ghz ask an exchange for auctions"),
+)
+
+# Nothing passes or fails here: what others reach of the standard is for comparison.
+OTHERS = (
+    Trial("h2spec-envoy", standard.of_envoy, "the same, of Envoy"),
+    Trial("h2spec-grpc-go", standard.of_grpc_go, "the same, of grpc-go"),
+)
+
+
+def _words(arguments: Sequence[str]) -> argparse.Namespace:
+    listed = "\n".join(f"  {trial.name:15} {trial.about} ({', '.join(trial.ways)})" for trial in (*TRIALS, *OTHERS))
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.interop",
+        description="Hold the wire against programs that are not ours.",
+        epilog=f"trials:\n{listed}\n\nexamples:\n  python -m tests.interop\n  python -m tests.interop h2spec ghz\n"
+        "  python -m tests.interop --others",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    files = Files(TLS / "first.pem", TLS / "first.key")
-    await server.start(context=ServerContexts(["h2"], files)() if tls else None)
-    return server
+    names = [trial.name for trial in (*TRIALS, *OTHERS)]
+    parser.add_argument("trials", nargs="*", metavar="TRIAL", help="which; none: all that can fail")
+    parser.add_argument("--others", action="store_true", help="walk through the standard with Envoy and grpc-go too")
+    words = parser.parse_args(arguments)
+    for name in words.trials:
+        if name not in names:
+            parser.error(f"TRIAL: expected one of {', '.join(names)}, was {name}")
+    return words
 
 
-async def run(*words: str | Path) -> tuple[int, str]:
-    """Run a program; give its code and all that it said."""
-    environment = {**os.environ, "GOBIN": str(BUILT), "GOFLAGS": "-mod=mod"}
-    process = await asyncio.create_subprocess_exec(
-        *map(str, words), cwd=HERE, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    said, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, said.decode(errors="replace")
+def _chosen(words: argparse.Namespace) -> list[Trial]:
+    if words.trials:
+        return [trial for trial in (*TRIALS, *OTHERS) if trial.name in words.trials]
+    return [TRIALS[0], *OTHERS] if words.others else list(TRIALS)
 
 
-async def built(name: str, *words: str | Path) -> Path:
-    """Build a program where it is not there yet."""
-    program = BUILT / name
-    if not program.exists():
-        print(f"building {name} ...", file=sys.stderr, flush=True)
-        code, said = await run(*words)
-        if code:
-            raise SystemExit(f"cannot build {name}: {said}")
-    return program
-
-
-async def the_standard(tls: bool) -> str:
-    """Have h2spec walk through generic, http2 and hpack; "" where every case passes."""
-    program = await built("h2spec", "go", "install", H2SPEC)
-    server = await serving(tls)
+async def _tried(trial: Trial, way: Way) -> str:
+    """Try once; print how it went, and give that word."""
+    began = monotonic()
     try:
-        secured = ("-t", "-k") if tls else ()
-        where = ("-h", "127.0.0.1", "-p", str(server.port))
-        code, said = await run(program, "--strict", *where, "-o", str(PATIENCE_S), *secured)
-    finally:
-        await server.stop(0)
-    tally = next((line for line in said.splitlines() if " tests, " in line), "")
-    print(f"    {tally}")
-    return "" if not code and " 0 skipped, 0 failed" in tally else said[said.find("Failures") :]
+        async with asyncio.timeout(TRIAL_S_MAX):
+            said = await trial.run(way)
+    except Absent as reason:
+        outcome, said = "skipped", str(reason)
+    except TimeoutError:
+        outcome, said = "FAILED", f"not at its end after {TRIAL_S_MAX} s"
+    except Exception as fault:  # a peer's library has exceptions of its own; the next trial runs whatever it was
+        outcome, said = "FAILED", str(fault) if isinstance(fault, Fault) else f"{type(fault).__name__}: {fault}"
+    else:
+        outcome = "counted" if trial in OTHERS else "passed"
+    print(f"{outcome}: {trial.name}, {way} ({monotonic() - began:.1f} s){': ' if said else ''}{said}", flush=True)
+    return outcome
 
 
-async def a_client_in_go(tls: bool) -> str:
-    """Have grpc-go ask us, plain and gzip, unary and dialogue."""
-    program = await built("peer", "go", "build", "-o", BUILT / "peer", ".")
-    server = await serving(tls)
-    try:
-        code, said = await run(program, "ask", f"localhost:{server.port}", *([TLS / "authority.pem"] if tls else []))
-    finally:
-        await server.stop(1)
-    return said if code else ""
-
-
-async def a_server_in_go(tls: bool) -> str:
-    """Ask grpc-go, plain and gzip, unary and dialogue."""
-    program = await built("peer", "go", "build", "-o", BUILT / "peer", ".")
-    files = [TLS / "first.pem", TLS / "first.key"] if tls else []
-    process = await asyncio.create_subprocess_exec(
-        str(program), "serve", *map(str, files), stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        port = int(await process.stdout.readline())
-        context = ClientContexts(["h2"], Files(authorities=TLS / "authority.pem")) if tls else None
-        channel = Channel("localhost", port, context=context, bounds=BOUNDS)
-        await channel.open()
-        try:
-            return await asked(channel)
-        finally:
-            await channel.close()
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-async def asked(channel: Channel) -> str:
-    """Ask for every size in every way; give what came back otherwise."""
-    heard: asyncio.Queue[bytes | Status] = asyncio.Queue()
-    for gzip in (False, True):
-        say, talk = (channel.method(f"/interop.Echo/{name}", gzip=gzip) for name in ("Say", "Talk"))
-        deadline = channel.now() + 60
-        dialogue = channel.dialogue(talk, heard.put_nowait, lambda status, words: heard.put_nowait(status), deadline)
-        if dialogue is None:
-            return f"no dialogue: {await heard.get()!r}"
-        for size in SIZES:
-            body = bytes(at * at >> 3 & 0xFF for at in range(size))
-            channel.unary(
-                say, body, lambda status, body, words, ours: heard.put_nowait(status if status else body), deadline
-            )
-            if (answer := await heard.get()) != body:
-                return f"{size} octets, gzip {gzip}: {answer!r:.100}"
-            dialogue.write(body)
-            if (answer := await heard.get()) != body:
-                return f"{size} octets of a dialogue, gzip {gzip}: {answer!r:.100}"
-        dialogue.finish()
-        if (end := await heard.get()) is not Status.OK:
-            return f"the dialogue ended with {end!r:.100}"
-    return ""
-
-
-TRIALS: dict[str, Callable[[bool], Awaitable[str]]] = {
-    "h2spec, strict": the_standard,
-    "a client of grpc-go": a_client_in_go,
-    "a server of grpc-go": a_server_in_go,
-}
-
-
-async def main() -> int:
-    """Run every trial over plaintext and TLS; print a line each."""
-    if shutil.which("go") is None:
-        print("skipped: Go is not here, and h2spec and grpc-go are built with it")
-        return 0
-    BUILT.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for name, trial in TRIALS.items():
-        for tls in (False, True):
-            fault = await trial(tls)
-            failed += bool(fault)
-            print(f"{'FAILED' if fault else 'passed'}: {name}, {'TLS' if tls else 'plaintext'}", flush=True)
-            if fault:
-                print(fault)
-    return 1 if failed else 0
+async def main(trials: Sequence[Trial]) -> int:
+    """Try each in each of its ways; give 1 if any failed."""
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)  # as Ctrl-C: everything is ended
+    began = monotonic()
+    outcomes = [await _tried(trial, way) for trial in trials for way in trial.ways]
+    counts = [
+        f"{outcomes.count(word)} {word}" for word in ("passed", "counted", "skipped", "FAILED") if word in outcomes
+    ]
+    print(f"{len(outcomes)} trials in {monotonic() - began:.0f} s: {', '.join(counts)}")
+    return 1 if "FAILED" in outcomes else 0
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main()))
+    try:
+        sys.exit(uvloop.run(main(_chosen(_words(sys.argv[1:])))))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(130)

@@ -12,10 +12,15 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/status"
 )
+
+// What one message may be, there and here.
+const largest = 4194304
 
 type octets struct{}
 
@@ -56,6 +61,14 @@ func serve(certificate, key string) error {
 	return grpc.NewServer(options...).Serve(listener)
 }
 
+func pattern(size int) []byte {
+	body := make([]byte, size)
+	for at := range body {
+		body[at] = byte(at * at >> 3)
+	}
+	return body
+}
+
 // Ask for every size, plain and compressed, unary and as a dialogue; say what came back otherwise.
 func ask(target, authority string) error {
 	trust := insecure.NewCredentials()
@@ -79,11 +92,8 @@ func ask(target, authority string) error {
 		if err != nil {
 			return err
 		}
-		for _, size := range []int{0, 1, 16384, 65536, 1000000, 4000000} {
-			body := make([]byte, size)
-			for at := range body {
-				body[at] = byte(at * at >> 3)
-			}
+		for _, size := range []int{0, 1, 16384, 65536, 1000000, largest} {
+			body := pattern(size)
 			var heard []byte
 			if err := connection.Invoke(deadline, "/interop.Echo/Say", &body, &heard, options...); err != nil {
 				return err
@@ -98,6 +108,11 @@ func ask(target, authority string) error {
 			} else if !bytes.Equal(body, heard) {
 				return fmt.Errorf("%d octets of a dialogue came back as %d", size, len(heard))
 			}
+		}
+		body, heard := pattern(largest+1), []byte(nil)
+		err = connection.Invoke(deadline, "/interop.Echo/Say", &body, &heard, options...)
+		if status.Code(err) != codes.ResourceExhausted {
+			return fmt.Errorf("more than the largest message was answered with %v", err)
 		}
 		if err := talk.CloseSend(); err != nil {
 			return err
