@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from auction.config.process import Server
 from benchmarks.drill import proxies, traffic
 from benchmarks.drill.endpoints import Endpoints
 from benchmarks.drill.fleet import Fleet, Pod
@@ -198,7 +199,7 @@ async def rollout(stage: Stage) -> Outcome:
     started = 3 + stops
     outcome.claim("every server is called", f"{len(reached)} of {started}", len(reached) == started)
     outcome.figure("rollout.blind.failed", len(blind.faults), "calls")
-    if stage.settings.get("server", {}).get("transport") == "wire":
+    if stage.settings.get("server", {}).get("transport", Server().transport) == "wire":
         nothing_lost(outcome, [blind], logged)
     else:
         # grpcio cancels what arrives as its port closes (docs/decisions/stopping.md), so nothing can be claimed.
