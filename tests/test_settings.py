@@ -295,6 +295,10 @@ ELSEWHERE = {
     "bidders[].http": "an address; a case has replies",
     "bidders[].transport": "what carries calls; a case has replies",
     "bidders[].headers": "for the bidder; a case has replies",
+    **dict.fromkeys(
+        (f"bidders[].tls.{name}" for name in ("authorities", "certificate", "key", "name")),
+        "how it is reached; a case has replies",
+    ),
     "limits.inflation_ratio": "of packed bodies; those of a case are not",
 }
 

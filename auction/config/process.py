@@ -74,7 +74,7 @@ class Server(Section):
         default=64,
         ge=1,
         le=IN_FLIGHT_MAX,
-        description="Auctions at a time, of each worker; more are refused at once, with Retry-After.",
+        description="Auctions at a time, of each worker; more are refused at once, on the JSON port with Retry-After.",
     )
     notice_ms: int = Field(
         default=500,

@@ -341,7 +341,8 @@ class Limits(Section):
         default=_LIMITS.inflation_ratio,
         ge=1,
         le=COUNT_MAX,
-        description="How many times its size a gzip body may grow. A change needs a restart.",
+        description="How many times its size a gzip body may grow; grpcio does not tell sizes, and keeps to "
+        "`request_bytes` and `reply_bytes` only. A change needs a restart.",
     )
 
 

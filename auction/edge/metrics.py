@@ -158,7 +158,7 @@ TABLE: Final = (
         "gauge",
         ("of",),
         "When a certificate that we show ends, in seconds since 1970: `server.tls`, `server.http_tls` or"
-        " `bidders.NAME`. It is the one in use, whatever stands in its file.",
+        " `bidders.NAME`. It is the one that the next connection shows, whatever stands in its file.",
         over="least",
     ),
     Metric(

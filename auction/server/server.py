@@ -320,12 +320,13 @@ class Server:
             await asyncio.sleep(SHARE_S)
 
     def _secured(self) -> Iterator[tuple[str, Newest[Any]]]:
-        """Give what is secured, by its setting or the name of its bidder."""
+        """Give what is secured, by its setting or the name of its bidder, as the next connection would have it."""
         assert self._ports is not None
-        yield from ((f"server.{setting}", newest) for setting, newest in self._ports.secured.items())
-        for name, way in self._ways.items():
-            if way.secured is not None:
-                yield f"bidders.{name}", way.secured
+        of = {f"server.{setting}": newest for setting, newest in self._ports.secured.items()}
+        of |= {f"bidders.{name}": way.secured for name, way in self._ways.items() if way.secured is not None}
+        for newest in of.values():
+            newest()
+        yield from of.items()
 
     def _read_expiries(self) -> list[tuple[tuple[str, ...], float]]:
         return [((of,), newest.expires) for of, newest in self._secured() if newest.expires is not None]
