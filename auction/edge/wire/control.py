@@ -131,8 +131,13 @@ def _acknowledged(connection: Connection) -> None:
     change = connection.limits.stream_window - connection.recv_initial
     if change:
         connection.recv_initial += change
+        initial = connection.recv_initial
         for stream in connection.streams.values():
             stream.recv_window += change
+            if stream.recv_window < initial >> 1 and not stream.muted:
+                # A smaller window than the default is used up already; no DATA will come to open it again.
+                connection.out.append(frames.window_update(stream.id, initial - stream.recv_window))
+                stream.recv_window = initial
 
 
 def _set(connection: Connection, number: int, value: int) -> None:

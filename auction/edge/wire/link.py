@@ -14,7 +14,7 @@ from auction.edge.wire import frames
 from auction.edge.wire.control import Event, GoneAway, Over, Settled
 from auction.edge.wire.frames import Code
 from auction.edge.wire.h2 import Connection
-from auction.edge.wire.streams import Arrival, Stream
+from auction.edge.wire.streams import Arrival, State, Stream
 from auction.edge.wire.ticks import Ticking
 
 if TYPE_CHECKING:
@@ -89,6 +89,9 @@ class Link(Ticking):
                 ask = event.stream.context
                 if ask is not None:
                     ask.arrived(event)
+                    stream = event.stream
+                    if event.ended and stream.state is State.HALF_CLOSED_REMOTE and not stream.muted:
+                        self.withdraw(stream)  # answered early: what was not sent by now is of no use
             else:
                 self._hear(event)
         self._reading = False
@@ -163,6 +166,8 @@ class Link(Ticking):
             stream.context = None
             self.connection.reset(stream, Code.CANCEL)
             self.due()
+            if self._channel.queue:
+                self._channel.unqueue()  # a stream is free, and the peer may say nothing more
             return
         self.connection.mute(stream)
         self._muted[stream.id] = stream
@@ -210,6 +215,8 @@ class Link(Ticking):
                 self._resets_left -= 1
                 connection.reset(stream, Code.CANCEL)
             del self._muted[number]
+        if self._channel.queue:
+            self._channel.unqueue()
         self._age_ticks += 1
         self._quiet_ticks += 1
         if connection.last_id > STREAMS_LAST and not self._retired:
