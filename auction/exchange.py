@@ -24,6 +24,7 @@ from auction.edge.admission import Admission
 from auction.edge.fanout import solicit
 from auction.edge.metrics import Metrics
 from auction.edge.transports import BidderConnection, Cancel, Incoming, Outgoing, Status, settled
+from auction.edge.turns import Turns
 from auction.model.auction import Arrival, AuctionResult, Encoding
 from auction.model.clock import Clock, Deadline
 from auction.model.errors import InvalidRequest
@@ -69,6 +70,7 @@ class Exchange:
         self._admission = admission
         self._metrics = metrics
         self._journal = journal
+        self._turns = Turns(clock)
         self._running: set[asyncio.Task[None]] = set()
 
     def __call__(self, incoming: Incoming, done: Callable[[Outgoing], None], /) -> Cancel:
@@ -94,12 +96,16 @@ class Exchange:
     async def _hold(
         self, incoming: Incoming, encoding: Encoding, arrived: float, done: Callable[[Outgoing], None]
     ) -> None:
-        market, clock = self.market, self._clock
+        market, clock, turns = self.market, self._clock, self._turns
         arrival = self._arrival(incoming, encoding, arrived)
         try:
+            if turns.over:
+                await turns.another()
             auction = open_auction(arrival, market.rules)
             deadline = Deadline(arrived + auction.budget_us / 1e6)
             replies = await solicit(auction.invitations, deadline, market.connections, clock)
+            if turns.over:
+                await turns.another()
             result = close_auction(auction, replies)
         except InvalidRequest as refusal:
             done(refused(arrival, refusal))

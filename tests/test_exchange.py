@@ -16,6 +16,7 @@ from auction.edge.admission import Admission
 from auction.edge.metrics import Metrics
 from auction.edge.transports import Cancel, Incoming, Outgoing, Status
 from auction.edge.transports.memory import HANG, ManualClock, MemoryBidder, Play
+from auction.edge.turns import TURN_S
 from auction.exchange import Exchange, Market, auction_id
 from auction.model.auction import Invitation
 from auction.model.clock import Deadline
@@ -161,6 +162,30 @@ async def test_cancelling_after_the_answer_does_nothing() -> None:
     cancel()
     await settle()
     assert {"sold": 1} == place.counted
+
+
+async def test_auctions_of_a_burst_wait_for_another_turn_where_one_has_lasted() -> None:
+    place = Place(HANG)
+    await place.bidder.open()
+    slow = place.script
+
+    def script(invitation: Invitation, deadline: Deadline) -> Play | None:
+        place.clock.advance(TURN_S)  # asking takes as long as a turn may
+        return slow(invitation, deadline)
+
+    place.exchange.market = place.market()
+    place.bidder = MemoryBidder(script, place.clock)
+    place.exchange.market = msgspec.structs.replace(place.exchange.market, connections={"dsp-a": place.bidder})
+    await place.bidder.open()
+    for _ in range(3):
+        place.exchange(Incoming(JSON, {}, json.dumps(REQUEST).encode(), None), place.answers.append)
+    asked = []
+    for _ in range(4):
+        await asyncio.sleep(0)
+        asked.append(len(place.told))
+    assert [1, 2, 3, 3] == asked
+    await place.pass_time(1)
+    assert {"unsold": 3} == place.counted
 
 
 async def test_auction_in_flight_keeps_the_market_that_it_began_with() -> None:
