@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -223,3 +224,33 @@ def test_a_certificate_says_when_it_ends() -> None:
     for none in ((DATA / "first.key").read_bytes(), ssl.DER_cert_to_PEM_cert(der[:-20]).encode(), b""):
         with pytest.raises(ValueError, match=r"PEM|cut off|does not match"):
             expiry(none)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_caller_whose_authority_has_gone_does_not_come_in_by_an_older_session(
+    version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    believed = tmp_path / "believed.pem"
+    shutil.copy(DATA / "authority.pem", believed)
+    async with serving(Files(DATA / "first.pem", DATA / "first.key", believed)) as server:
+        context = believing("authority", "second")()
+        context.maximum_version = version
+        connected = await asyncio.to_thread(handshake, server.port, context, None)
+        assert connected is not None
+        shutil.copy(DATA / "other.pem", tmp_path / "new.pem")
+        (tmp_path / "new.pem").replace(believed)
+        for session in (None, *connected):
+            assert await asyncio.to_thread(handshake, server.port, context, session) is None
+
+
+def handshake(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> list[ssl.SSLSession] | None:
+    """Connect, and ask; give the session to resume, or None where the server did not let us."""
+    with socket.create_connection(("localhost", port), 20) as plain:
+        try:
+            with context.wrap_socket(plain, server_hostname="localhost", session=session) as secured:
+                secured.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                if not secured.recv(1):
+                    return None
+                return [secured.session] if secured.session is not None else []
+        except (ssl.SSLError, ConnectionError):
+            return None

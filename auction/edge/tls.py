@@ -245,4 +245,7 @@ class ServerContexts:
         if files.authorities is not None:
             context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(files.authorities)
+            # A resumed session is not verified again: a caller would come in after its authority had gone.
+            context.num_tickets = 0
+            context.options |= ssl.OP_NO_TICKET
         return context
