@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 from peers import eventually, frame, grpc_peer, grpc_reply
-from test_wire_calls import Asked, ask, channel, silent
+from test_wire_calls import Asked, ask, channel, serving, silent
 from test_wire_h2 import headers
 
 from auction.edge.wire import frames, places
+from auction.edge.wire.calls import Call
 from auction.edge.wire.frames import ACK, Setting
 from auction.edge.wire.h2 import Connection
 from auction.edge.wire.limits import Limits
@@ -31,6 +32,26 @@ async def test_a_call_that_waits_is_sent_when_another_is_withdrawn_and_the_peer_
         if not resets:
             one.ready[0].tick()  # its stream is taken back in a later second
         assert await eventually(lambda: [b"first", b"second"] == peer.requests, 1_000)
+
+
+async def test_a_call_that_has_waited_for_a_stream_tells_what_is_left_of_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(places, "CONNECTIONS_PER_ADDRESS", 1)
+    clock = [100.0]
+    held: list[Call] = []
+    async with (
+        serving(held.append, limits=Limits(streams=1), now=lambda: 0.0) as server,
+        channel(server.port, now=lambda: clock[0]) as one,
+    ):
+        asked = [Asked(one, timeout_s=10.0) for _ in range(2)]
+        assert await eventually(lambda: 1 == len(held))
+        clock[0] = 104.0
+        held[0].answer(b"")
+        assert await eventually(lambda: 2 == len(held))
+        assert [10.0, 6.0] == [call.deadline for call in held]
+        held[1].answer(b"")
+        assert [Status.OK] * 2 == [(await each.ended)[0] for each in asked]
 
 
 async def test_a_call_that_is_answered_before_it_was_sent_whole_leaves_no_stream() -> None:

@@ -74,10 +74,15 @@ class Ask(Sent, eq=False):
     `ending` has the peer's trailers, with their metadata, by the time that `done` is called.
     """
 
+    method: Method | None = None
     ending: Ending | None = None
     _head: ResponseHead | None = None
     _reader: Reader | None = None
     _message: bytes | None = None
+
+    def waited(self) -> None:
+        if self.deadline is not None and self.method is not None:
+            self.block = self.method.block(max(0.0, self.deadline - self.channel.now()))
 
     def expire(self) -> None:
         done = self.done

@@ -131,7 +131,7 @@ class Channel:
     ) -> Ask:
         """Ask once. The peer is told how long; where that is not to be enforced here, whoever asks cancels."""
         left = None if deadline is None else deadline - self.now()
-        ask = Ask(self, done, deadline)
+        ask = Ask(self, done, deadline, method=method)
         if left is not None and left <= 0:
             ask.end(Status.DEADLINE_EXCEEDED, b"", "no time left to ask", True)
             return ask
@@ -188,6 +188,7 @@ class Channel:
         if tried is not None:
             tried.calls -= 1
         ask.retried = True
+        ask.waited()
         self._put(ask, link)
         return True
 
@@ -199,6 +200,7 @@ class Channel:
                 return
             ask = next(iter(self.queue))
             del self.queue[ask]
+            ask.waited()
             self._put(ask, link)
 
     def _wait(self, ask: Sent) -> None:

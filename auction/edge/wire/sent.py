@@ -58,6 +58,9 @@ class Sent(msgspec.Struct, eq=False):
             self.bucket.discard(self)
         return done
 
+    def waited(self) -> None:
+        """Hear that it is sent only now, or once more: what it says of the time left is of another moment."""
+
     def arrived(self, arrival: Arrival) -> None:
         """Take in what came on the stream."""
         raise NotImplementedError
