@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from benchmarks import core, deadline, dsp, http1, latency, overload, results
+from benchmarks import core, deadline, dsp, http1, latency, machine, overload, results
 from benchmarks.peers import engines, goals
 
 Rows = Iterator[tuple[str, str, list[float]]]
@@ -19,6 +19,7 @@ def main() -> int:
         "core": core.rows,
         "dsp": dsp.rows,
         "http1": http1.rows,
+        "machine": machine.rows,
         "latency": latency.rows,
         "deadline": deadline.rows,
         "overload": overload.rows,
