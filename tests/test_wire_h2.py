@@ -451,6 +451,38 @@ def test_a_new_initial_window_moves_open_streams_below_zero_and_back() -> None:
     assert (b"x" * 30, True) == (answered[1].data, answered[1].ended)
 
 
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_what_a_wider_window_lets_out_comes_behind_the_acknowledgement_of_it(role: str) -> None:
+    client, server = pair()
+    one = client if role == "client" else server
+    one.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 10}))
+    client.request(REQUEST, b"q" * 30 if role == "client" else b"q")
+    if role == "server":
+        (asked,) = server.receive(client.take())
+        assert isinstance(asked, Arrival)
+        server.send(asked.stream, ANSWER, b"x" * 30, TRAILERS)
+    one.take()
+    one.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 100}))
+    acknowledged = frame(frames.SETTINGS, b"", ACK)
+    let_out = one.take()
+    assert let_out.startswith(acknowledged + b"\0\0\x14" + bytes((frames.DATA,)))
+
+
+def test_a_peer_of_another_make_may_widen_its_windows_in_the_middle_of_a_body() -> None:
+    theirs = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding=None))
+    theirs.initiate_connection()
+    theirs.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1_000})
+    ours = Connection(True)
+    ours.receive(theirs.data_to_send())
+    theirs.receive_data(ours.take())
+    ours.request(REQUEST, b"q" * 1_005)
+    theirs.receive_data(ours.take())
+    theirs.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2_000})
+    ours.receive(theirs.data_to_send())
+    events = theirs.receive_data(ours.take())  # raises where there is more than it knows that we may send
+    assert any(isinstance(event, h2.events.StreamEnded) for event in events)
+
+
 def test_an_empty_message_needs_no_window() -> None:
     client, server = pair()
     client.receive(frames.settings({Setting.INITIAL_WINDOW_SIZE: 0}))

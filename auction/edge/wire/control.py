@@ -122,6 +122,10 @@ def _settings(connection: Connection, flags: int, stream_id: int, payload: bytes
         number, value = int.from_bytes(payload[at : at + 2], "big"), int.from_bytes(payload[at + 2 : at + 6], "big")
         _set(connection, number, value)
     connection.out.append(frames.head(0, frames.SETTINGS, ACK, 0))
+    # Only now: what a wider window lets through may not come before the peer hears that we know of it (section 6.5.3).
+    for stream in list(connection.streams.values()):
+        if stream.queue and stream.send_window > 0:
+            connection.outbound.opened(stream)
     connection.settled = True
     connection.events.append(Settled())
 
@@ -160,12 +164,10 @@ def _set(connection: Connection, number: int, value: int) -> None:
 
 def _widen(connection: Connection, change: int) -> None:
     """Move the windows of open streams with the peer's new initial one; they may become negative."""
-    for stream in list(connection.streams.values()):
+    for stream in connection.streams.values():
         if stream.send_window + change > frames.WINDOW_MAX:
             raise ConnectionFault(Code.FLOW_CONTROL_ERROR, "a window over 2^31-1")
         stream.send_window += change
-        if stream.queue and change > 0:
-            connection.outbound.opened(stream)
 
 
 def _push_promise(connection: Connection, flags: int, stream_id: int, payload: bytes) -> None:
