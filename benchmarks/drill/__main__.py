@@ -37,7 +37,8 @@ exit codes:
 
 examples:
   python -m benchmarks.drill --only rollout --rounds 3
-  python -m benchmarks.drill --set server.transport=grpcio    clients that do not watch health may lose calls then
+  python -m benchmarks.drill --set server.transport=wire      over the exchange's own HTTP/2; clients lose nothing then,
+                                                              whether they watch health or not
   python -m benchmarks.drill --only scale --set server.connection_age_s=null      see it fail
   python -m benchmarks.drill --only rollout --rounds 3 --set server.notice_ms=0 --set server.drain_s=0
 """
