@@ -21,7 +21,7 @@ import sys
 import time
 import urllib.request
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from statistics import median
 from typing import Final
@@ -93,14 +93,16 @@ class Beside(msgspec.Struct):
         return faults
 
 
-async def beside(pairs: int = PAIRS, load_s: float = LOAD_S) -> Beside:
-    """Attack an exchange on the wire, then load it; give what was found."""
+async def beside(
+    pairs: int = PAIRS, load_s: float = LOAD_S, attacks: Sequence[str] = tuple(ATTACKS), transport: str = "wire"
+) -> Beside:
+    """Attack an exchange, then load it; give what was found. `transport` is what carries gRPC to it."""
     found = Beside(defaultdict(list))
     bidders = openloop.Bidders(BIDDERS, THINK_S)
     with ExitStack() as stack:
-        place = await openloop.exchange_at(stack, await bidders.start(), in_flight=IN_FLIGHT)
+        place = await openloop.exchange_at(stack, await bidders.start(), in_flight=IN_FLIGHT, transport=transport)
         try:
-            await _attacked(place, pairs, found)
+            await _attacked(place, pairs, attacks, found)
             bidders.think_s = 0.0
             await _loaded(place, load_s, found)
         finally:
@@ -108,7 +110,7 @@ async def beside(pairs: int = PAIRS, load_s: float = LOAD_S) -> Beside:
     return found
 
 
-async def _attacked(place: Mapping[str, str], pairs: int, found: Beside) -> None:
+async def _attacked(place: Mapping[str, str], pairs: int, attacks: Sequence[str], found: Beside) -> None:
     port = openloop.port(place)
     neighbour = openloop.Callers(port, openloop.Question("446b", TMAX_MS), connections=1)
 
@@ -121,7 +123,7 @@ async def _attacked(place: Mapping[str, str], pairs: int, found: Beside) -> None
     await neighbour.open()
     try:
         await neighbour.offer(RATE, TURN_S)
-        names = list(ATTACKS)
+        names = list(attacks)
         for pair in range(pairs):
             for name in names:
                 quiet = await turn()
@@ -170,10 +172,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.neighbour", description="A healthy caller beside harm.")
     parser.add_argument("--pairs", type=int, default=PAIRS, help="turns of each attack, each behind a turn of quiet")
     parser.add_argument("--load-s", type=float, default=LOAD_S, help="seconds of load")
+    parser.add_argument("--attack", choices=ATTACKS, action="append", help="this one only; all without a name")
+    parser.add_argument("--transport", choices=("wire", "grpcio"), default="wire", help="what carries gRPC to it")
     arguments = parser.parse_args()
-    found = openloop.alone(lambda: beside(arguments.pairs, arguments.load_s))
+    attacks = arguments.attack or tuple(ATTACKS)
+    found = openloop.alone(lambda: beside(arguments.pairs, arguments.load_s, attacks, arguments.transport))
     rows = found.rows()
-    if (arguments.pairs, arguments.load_s) == (PAIRS, LOAD_S):
+    if (arguments.pairs, arguments.load_s, arguments.attack, arguments.transport) == (PAIRS, LOAD_S, None, "wire"):
         results.write(rows)
     results.show(rows, results.machine())
     faults = found.faults()
