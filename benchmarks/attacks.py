@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -20,8 +21,13 @@ from auction.edge.wire.frames import ACK, END_HEADERS, END_STREAM, Code, Setting
 # Frames of a flood: twice what is suffered in a second.
 FLOOD: Final = 2_000
 
-# Seconds for which an answer is waited for, and for which a socket is left unread.
+# Seconds for which an answer is waited for, and for what is said to be taken.
 PATIENCE_S: Final = 0.5
+# Seconds for which a socket is left unread, until there is another: a turn beside a neighbour.
+UNREAD_S: Final = 2.0
+
+# Calls whose answers are more than system and exchange together hold for who does not read: some seven megabytes.
+SWALLOWED: Final = 100_000
 
 AUCTION: Final = "/auction.v1.Exchange/Auction"
 HEALTH: Final = "/grpc.health.v1.Health/Check"  # answered at once, and no auction
@@ -41,6 +47,14 @@ def opened(stream: int, flags: int = END_HEADERS, path: str = AUCTION) -> bytes:
     return frame(frames.HEADERS, request(path), flags, stream)
 
 
+def calls(count: int) -> bytes:
+    """Write calls that are answered at once."""
+    return b"".join(
+        opened(stream, path=HEALTH) + frame(frames.DATA, bytes(5), END_STREAM, stream)
+        for stream in range(1, 2 * count, 2)
+    )
+
+
 def large(stream: int) -> bytes:
     """Write the beginning of a message of eight megabytes."""
     return opened(stream) + frame(frames.DATA, struct.pack(">BI", 0, 8_388_608) + bytes(16_000), 0, stream)
@@ -58,13 +72,8 @@ ATTACKS: Final[dict[str, Callable[[], bytes]]] = {
     "settings_flood": lambda: frames.settings({}) * FLOOD,
     "empty_frame_flood": lambda: opened(1) + frame(frames.DATA, b"", 0, 1) * FLOOD,
     "oversized_messages": lambda: b"".join(large(stream) for stream in range(1, 200, 2)),
-    "slow_reader": lambda: (
-        OPEN_WIDE
-        + b"".join(
-            opened(stream, path=HEALTH) + frame(frames.DATA, bytes(5), END_STREAM, stream)
-            for stream in range(1, 8_000, 2)
-        )
-    ),
+    "call_flood": lambda: OPEN_WIDE + calls(4_000),
+    "slow_reader": lambda: OPEN_WIDE + calls(SWALLOWED),
 }
 # Which of them do not even read what they are told.
 SILENT: Final = frozenset({"slow_reader"})
@@ -75,15 +84,17 @@ def attempt(port: int, octets: bytes, reading: bool) -> None:
     with socket.socket() as connection:
         if not reading:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-        connection.settimeout(PATIENCE_S)
+        connection.settimeout(PATIENCE_S)  # also of being read from no more
         try:
             connection.connect(("127.0.0.1", port))
-            connection.sendall(octets)
+            left = memoryview(octets)
+            while left:
+                left = left[connection.send(left) :]  # gives up once nothing is taken any more
             connection.shutdown(socket.SHUT_WR)
             while reading and connection.recv(65_536):
                 pass
             if not reading:
-                connection.recv(1, socket.MSG_PEEK)
+                time.sleep(UNREAD_S)
         except OSError:
             pass  # which is what it was to come to
 

@@ -8,7 +8,8 @@
 # Each attack is compared with the quiet right before it, on the same connection, and the median of several such pairs
 # counts: a machine that is slower for a while is slower for both halves of a pair, and one that stops for a moment
 # spoils one pair. Attacks take turns, so that a bad minute is not all one attack's. Bidders take some time, as every
-# bidder does; an attacker that is let go on at full speed costs the loop a few milliseconds at a time.
+# bidder does. No core is ever idle, in quiet as little as beside an attack: what is left of each goes to a process of
+# the lowest priority. A machine of many tenants is slower when it is all in use, which is no attack's doing.
 #
 #   python -m benchmarks.neighbour [--pairs 5] [--load-s 60]      four minutes; exit code 1: harmed, or looked through
 
@@ -32,7 +33,7 @@ from auction.edge.wire.statuses import Status
 from benchmarks import openloop, results
 from benchmarks.attacks import ATTACKS
 from benchmarks.latency import BIDDERS, LOAD
-from benchmarks.peers.processes import OTHER_CORE, child
+from benchmarks.peers.processes import ENGINE_CORE, OTHER_CORE, child
 
 THINK_S: Final = 0.010
 # A hundred times what bidders take: a machine that stops for a moment makes calls slow, and none fail.
@@ -47,6 +48,14 @@ RATE: Final = 200.0
 TURN_S: Final = 2.0
 # Connections of an attacker that has ended are gone by then.
 SETTLE_S: Final = 0.2
+
+# What uses up a core that nobody else wants.
+IDLE_AWAY: Final = """
+import os
+os.nice(19)
+print("{}", flush=True)
+while True: pass
+"""
 
 # What a neighbour's p99 may grow to, in times of what it is in quiet.
 RATIO_MOST: Final = 2.0
@@ -102,7 +111,10 @@ async def beside(
     with ExitStack() as stack:
         place = await openloop.exchange_at(stack, await bidders.start(), in_flight=IN_FLIGHT, transport=transport)
         try:
-            await _attacked(place, pairs, attacks, found)
+            with ExitStack() as busy:
+                for core in (ENGINE_CORE, OTHER_CORE):
+                    await asyncio.to_thread(child, busy, ["-c", IDLE_AWAY], core)
+                await _attacked(place, pairs, attacks, found)
             bidders.think_s = 0.0
             await _loaded(place, load_s, found)
         finally:

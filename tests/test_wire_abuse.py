@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from peers import eventually
 
-from auction.edge.wire import frames, limits, server
+from auction.edge.wire import frames, limits, portions, server
 from auction.edge.wire.calls import Call
 from auction.edge.wire.channel import Channel
 from auction.edge.wire.control import Event, Over
@@ -442,7 +442,7 @@ def flood(calls: int) -> bytes:
     )
 
 
-async def test_a_caller_of_thousands_in_one_read_is_taken_in_by_parts_and_others_have_their_turn() -> None:
+async def test_a_caller_of_thousands_in_one_read_is_taken_in_by_portions_and_others_have_their_turn() -> None:
     answered: list[str] = []
     serving = Server({PATH: lambda call: call.answer(b"")})
     many = Server({PATH: lambda call: (answered.append("flood"), call.answer(b""))[1]})
@@ -452,9 +452,9 @@ async def test_a_caller_of_thousands_in_one_read_is_taken_in_by_parts_and_others
     one.connection_made(wire)
     another.connection_made(Unread())
     octets = flood(3_000)
-    assert len(octets) > 2 * server.TURN_BYTES
+    assert len(octets) > 2 * portions.PORTION_BYTES_MAX
     one.data_received(octets)
-    assert 0 < len(answered) <= server.TURN_BYTES // 40
+    assert 0 < len(answered) <= portions.PORTION_BYTES_FIRST // 40
     assert not wire.reading
     another.data_received(flood(1))
     assert "neighbour" == answered[-1]
@@ -463,9 +463,57 @@ async def test_a_caller_of_thousands_in_one_read_is_taken_in_by_parts_and_others
         before = len(answered)
         await asyncio.sleep(0)
         turns += 1
-        assert len(answered) - before <= server.TURN_BYTES // 40
-        assert turns < 40
+        assert len(answered) - before <= portions.PORTION_BYTES_MAX // 40
+        assert turns <= len(octets) // portions.PORTION_BYTES_MIN
     assert wire.reading
+
+
+async def test_calls_that_cost_more_are_taken_in_fewer_at_a_time() -> None:
+    # The clock moves by what its calls cost, and by nothing else.
+    clock, cost_s, answered = [0.0], 0.0, []
+
+    def handler(call: Call) -> None:
+        clock[0] += cost_s
+        answered.append(call)
+        call.answer(b"")
+
+    async def most_at_once() -> int:
+        one = server.Served(Server({PATH: handler}, now=lambda: clock[0]), asyncio.get_running_loop())
+        one.connection_made(Unread())
+        answered.clear()
+        one.data_received(flood(3_000))
+        most = at = 0
+        while len(answered) < 3_000:
+            at = len(answered)
+            await asyncio.sleep(0)
+            most = max(most, len(answered) - at)
+        return most
+
+    cost_s = portions.PORTION_S / 100
+    assert 100 == pytest.approx(await most_at_once(), rel=0.05)
+    cost_s = portions.PORTION_S / 40
+    assert 40 == pytest.approx(await most_at_once(), rel=0.05)
+
+
+def test_a_portion_is_as_long_in_time_whatever_is_in_it_between_a_least_and_a_most() -> None:
+    made = portions.Portions()
+    assert portions.PORTION_BYTES_FIRST == made.size
+    made.took(4_096, 2 * portions.PORTION_S)
+    assert 2_048 == made.size
+    made.took(2_048, 0.0)
+    made.took(4_096, portions.PORTION_S / 100)
+    assert 8_192 == made.size  # doubled, whatever would fit
+    made.took(100, 1.0)
+    assert 8_192 == made.size  # an end says nothing
+    made.took(8_192, portions.PORTION_S)
+    assert 8_192 == made.size
+    made.took(8_192, 2 * portions.PORTION_S)
+    assert 4_096 == made.size
+    made.took(4_096, 1.0)
+    assert portions.PORTION_BYTES_MIN == made.size
+    for _ in range(9):
+        made.took(made.size, 0.0)
+    assert portions.PORTION_BYTES_MAX == made.size
 
 
 async def test_what_was_read_of_a_caller_that_is_gone_is_not_taken_in() -> None:
@@ -487,6 +535,6 @@ async def test_octets_behind_a_large_read_are_taken_in_behind_it() -> None:
     octets = flood(3_000)
     one.data_received(octets[:-50])
     one.data_received(octets[-50:])
-    for _ in range(20):
+    for _ in range(len(octets) // portions.PORTION_BYTES_MIN):
         await asyncio.sleep(0)
     assert [*range(1, 6_000, 2)] == [call._stream.id for call in answered if call._stream is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import socket
 import struct
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -404,6 +405,46 @@ async def test_what_was_never_begun_is_asked_once_more_elsewhere(script: Script)
     async with two_places(refuses, refuses) as (first, second, one):
         assert Status.UNAVAILABLE is (await ask(one))[0]
         assert 2 == len(first.requests) + len(second.requests)
+
+
+def settle(one: Channel) -> None:
+    """Let a channel's only connection live so long that it is replaced at once."""
+    for _ in range(link.SETTLED_TICKS):
+        one.ready[0].tick()
+
+
+@pytest.mark.parametrize("refuses_first", [False, True])
+async def test_what_a_bidder_with_one_connection_never_began_is_asked_on_the_next(refuses_first: bool) -> None:
+    async def once(exchange: Exchange) -> None:
+        if peer.connections > 1:
+            await answers(exchange)
+        elif exchange.body == b"b":
+            await (refuses(exchange) if refuses_first else asyncio.sleep(0))
+            await goes_away(exchange)
+
+    async with grpc_peer(once) as peer, channel(peer.port) as one:
+        settle(one)
+        asked = [Asked(one, body) for body in (b"a", b"b")]
+        told = [(await each.ended)[:2] for each in asked]
+        # Of a call that was refused before nobody knows yet that there will be a next connection.
+        assert [(Status.OK, b"a"), (Status.UNAVAILABLE, b"") if refuses_first else (Status.OK, b"b")] == told
+        assert 2 == peer.connections
+        assert 0 == sum(each.calls for each in one.ready)
+
+
+@pytest.mark.parametrize("listens", [False, True])
+async def test_what_waits_for_the_next_connection_ends_when_there_is_none_or_by_its_deadline(listens: bool) -> None:
+    with socket.socket() as dumb:
+        dumb.bind(("127.0.0.1", 0))
+        if listens:
+            dumb.listen()  # connected to by the system, and never heard of
+        async with grpc_peer(goes_away) as peer, channel(peer.port) as one:
+            settle(one)
+            (place,) = one._places.values()
+            place._address = dumb.getsockname()
+            status, _, _, ours = await ask(one, timeout_s=0.1 if listens else None)
+            assert (Status.DEADLINE_EXCEEDED if listens else Status.UNAVAILABLE, True) == (status, ours)
+            assert not one.queue
 
 
 async def test_what_was_begun_is_not_asked_again() -> None:

@@ -15,7 +15,7 @@ from auction.edge.wire.frames import Setting
 from auction.edge.wire.http1.errors import Failure
 from auction.edge.wire.http1.messages import Answer, Limits, address
 from auction.edge.wire.limits import Limits as WireLimits
-from auction.edge.wire.link import Link
+from auction.edge.wire.link import SETTLED_TICKS, Link
 from auction.edge.wire.messages import Bounds
 from auction.edge.wire.places import Place
 from auction.edge.wire.queries import Resource
@@ -71,12 +71,16 @@ class Client:
 
     def connected(self, streams: int) -> Link:
         """Add a connection to a peer that takes so many calls at a time."""
-        link = Link(self.channel, lambda _: self.channel.changed())
+        link = Link(self.channel, self._changed)
         self.place.links.append(link)
         link.connection_made(Transport())
         link.data_received(frames.settings({Setting.MAX_CONCURRENT_STREAMS: streams}))
         assert link.ready
         return link
+
+    def _changed(self, link: Link) -> None:
+        self.place.replacing = not link.ready and link.in_order
+        self.channel.changed()
 
     def unary(self, name: str, body: bytes, gzip: bool = False) -> None:
         method = self.channel.method("/a", gzip=gzip)
@@ -159,6 +163,22 @@ async def _asks(pieces: list[bytes]) -> tuple[list[Any], object]:
     return [told, left], client
 
 
+async def _away(pieces: list[bytes]) -> tuple[list[Any], object]:
+    client = Client()
+    link = client.connected(2)
+    for _ in range(SETTLED_TICKS):
+        link.tick()
+    client.unary("plain", b"question")
+    client.query("query", lambda status: True)
+    told = await client.hear(link, pieces)
+    waited = len(client.channel.queue)
+    again = client.connected(10)
+    assert not client.channel.queue
+    assert waited == len(again.connection.streams) == again.calls, "what waits is sent"
+    assert 2 == waited + sum(map(len, client.endings.values())), "a call waits, or has ended"
+    return [told, waited], client
+
+
 async def _talks(pieces: list[bytes], queued: bool) -> tuple[list[Any], object]:
     client = Client()
     link = client.connected(2)
@@ -183,6 +203,11 @@ def _run(made: Coroutine[Any, Any, tuple[Any, object]]) -> tuple[Any, object]:
 def asks(pieces: list[bytes]) -> tuple[Any, object]:
     """Ask five times, and have another connection to ask again on."""
     return _run(_asks(pieces))
+
+
+def away(pieces: list[bytes]) -> tuple[Any, object]:
+    """Ask twice on the only connection, whose place is taken by another when it is sent away."""
+    return _run(_away(pieces))
 
 
 def talks(pieces: list[bytes], queued: bool = False) -> tuple[Any, object]:

@@ -262,6 +262,7 @@ TARGETS: dict[str, tuple[Callable[[bytes], bytes], Target]] = {
     "http1_server": (bytes, http1_server),
     "http1_client": (bytes, http1_client),
     "asks": (framed, clients.asks),
+    "away": (framed, clients.away),
     "talks": (framed, clients.talks),
 }
 

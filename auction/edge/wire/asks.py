@@ -107,7 +107,7 @@ class Ask(Sent, eq=False):
         if arrival.ended:
             self._end(arrival.trailers)
         elif arrival.reset is not None:
-            self._reset(arrival.reset)
+            self._reset(arrival, arrival.reset)
 
     def _read(self, data: bytes | bytearray) -> bool:
         """Take in octets; False where they ended the call."""
@@ -151,9 +151,8 @@ class Ask(Sent, eq=False):
         else:
             self.end(Status.OK, self._message, "", False)
 
-    def _reset(self, code: int) -> None:
-        unheard = code == Code.REFUSED_STREAM and self._head is None
-        if unheard and not self.retried and self.channel.again(self):
+    def _reset(self, arrival: Arrival, code: int) -> None:
+        if self._head is None and self.once_more(arrival):
             return
         name = Code(code).name if code in Code.__members__.values() else str(code)
         self.end(of_reset(code), b"", f"stream reset: {name}", False)

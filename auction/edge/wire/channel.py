@@ -43,7 +43,7 @@ class Channel:
     agreed on another protocol, which are closed where there is none.
 
     A call is sent once. Only where the peer says that it never began it (REFUSED_STREAM, or above GOAWAY's last
-    stream) is it sent once more, on another connection, while time remains.
+    stream) is it sent once more, on another connection, while time remains; above GOAWAY's it waits for one.
     """
 
     def __init__(
@@ -177,19 +177,26 @@ class Channel:
             return talk
         return None
 
-    def again(self, ask: Sent) -> bool:
-        """Send a call that was never begun once more, on another connection; False where that cannot be."""
+    def again(self, ask: Sent, wait: bool) -> bool:
+        """Send a call that was never begun once more, on another connection; False where that cannot be.
+
+        Where there is none it may `wait` for the one that takes the place of its own.
+        """
         if ask.deadline is not None and self.now() >= ask.deadline:
             return False
         tried = ask.link
         link = self._pick(tried)
-        if link is None:
+        if link is None and not (wait and self._room):
             return False
         if tried is not None:
             tried.calls -= 1
         ask.retried = True
-        ask.waited()
-        self._put(ask, link)
+        ask.link = ask.stream = None
+        if link is None:
+            self._wait(ask)
+        else:
+            ask.waited()
+            self._put(ask, link)
         return True
 
     def unqueue(self) -> None:
@@ -205,10 +212,8 @@ class Channel:
 
     def _wait(self, ask: Sent) -> None:
         """Keep a call until there is a stream for it, where there may soon be one."""
-        if not self.ready and not self._replacing:
-            ask.cut(False, self._reason())
-        elif len(self.queue) >= QUEUE_MAX:
-            ask.cut(False, "no stream is free")
+        if not self._room:
+            ask.cut(False, "no stream is free" if self.ready or self._replacing else self._reason())
         else:
             self.queue[ask] = None
             for place in self._places.values():
@@ -238,6 +243,11 @@ class Channel:
             if link is not tried and link.connection.may_open:
                 return link
         return None
+
+    @property
+    def _room(self) -> bool:
+        """Whether a call may wait for a stream."""
+        return len(self.queue) < QUEUE_MAX and (bool(self.ready) or self._replacing)
 
     @property
     def _replacing(self) -> bool:

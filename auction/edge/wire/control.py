@@ -196,6 +196,8 @@ def _goaway(connection: Connection, flags: int, stream_id: int, payload: bytes) 
         connection.goaway_last = last
         for stream in [stream for stream in connection.streams.values() if stream.id > last]:
             connection.end_stream(stream, Code.REFUSED_STREAM)
+            if stream.arrival is not None:
+                stream.arrival.sent_away = True
     connection.events.append(GoneAway(code, payload[8:264].decode(errors="replace")))
 
 

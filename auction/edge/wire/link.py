@@ -84,7 +84,12 @@ class Link(Ticking):
         self._reading = True
         self._quiet_ticks = 0
         self._asked = False
-        for event in self.connection.receive(data):
+        events = self.connection.receive(data)
+        if self.connection.goaway_last is not None and not self._retired:
+            for event in events:  # ahead of what it leaves undone, which may wait for the next connection
+                if event.__class__ is GoneAway:
+                    self._hear(event)
+        for event in events:
             if event.__class__ is Arrival:
                 ask = event.stream.context
                 if ask is not None:
@@ -136,6 +141,8 @@ class Link(Ticking):
                 self.ready = True
                 self._changed(self)
         elif isinstance(event, GoneAway):
+            if self._retired:
+                return  # the first one counts
             self.reason = event.message or f"GOAWAY {event.code.name}"
             self.in_order = event.code is Code.NO_ERROR and self.aged
             self.retire()

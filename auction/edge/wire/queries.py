@@ -110,16 +110,16 @@ class Query(Sent, eq=False, kw_only=True):
             assert self._head is not None
             self._end(Answer(self._head.status, self._head.fields, bytes(self._body)))
         elif arrival.reset is not None:
-            self._reset(arrival.reset)
+            self._reset(arrival, arrival.reset)
 
     def _too_large(self) -> Failure:
         return Failure(Fault.TOO_LARGE, f"expected at most {self.resource.limits.body_bytes} bytes")
 
-    def _reset(self, code: int) -> None:
+    def _reset(self, arrival: Arrival, code: int) -> None:
         link, stream = self.link, self.stream
         assert link is not None
         assert stream is not None
-        if code == Code.REFUSED_STREAM and self._head is None and not self.retried and self.channel.again(self):
+        if self._head is None and self.once_more(arrival):
             return
         name = Code(code).name if code in Code.__members__.values() else str(code)
         if self._head is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from auction.edge.wire.frames import Code
 from auction.edge.wire.streams import Arrival, Stream
 from auction.edge.wire.wheel import Expiring
 
@@ -57,6 +58,11 @@ class Sent(msgspec.Struct, eq=False):
         if self.bucket is not None:
             self.bucket.discard(self)
         return done
+
+    def once_more(self, arrival: Arrival) -> bool:
+        """Have it sent again where the peer never began it; False where it may have, or there is no other way."""
+        never_begun = arrival.reset == Code.REFUSED_STREAM and not self.retried
+        return never_begun and self.channel.again(self, wait=arrival.sent_away)
 
     def waited(self) -> None:
         """Hear that it is sent only now, or once more: what it says of the time left is of another moment."""

@@ -19,6 +19,7 @@ from auction.edge.wire.h2 import Connection
 from auction.edge.wire.heads import RequestHead
 from auction.edge.wire.limits import Limits
 from auction.edge.wire.messages import Bounds
+from auction.edge.wire.portions import Portions
 from auction.edge.wire.settings import Lives
 from auction.edge.wire.statuses import Status, trailers_only
 from auction.edge.wire.streams import Arrival, State
@@ -40,10 +41,6 @@ HELD_BYTES_MAX: Final = 8_388_608
 
 # What the socket may hold before we stop reading from a caller that does not read from us: some round trips' worth.
 WRITE_BUFFER_BYTES: Final = 1_048_576
-
-# What is taken in of one caller until others have their turn: thirty auctions or three hundred of the smallest calls,
-# which is 2 or 3 ms. A read may be 256 KiB, and the next one be there already.
-TURN_BYTES: Final = 16_384
 
 # What is kept of messages that are not whole, of one connection and of all: sixteen of the largest size, and what a
 # process can spare. Who starts many large messages and ends none is refused here.
@@ -159,6 +156,7 @@ class Served(Ticking):
         self._server = server
         self._connection = Connection(False, server.limits)
         self._ahead = b""
+        self._portions = Portions()
         self._held_check = 0
         self._unfinished = 0
         self._age_ticks = 0
@@ -186,20 +184,23 @@ class Served(Ticking):
         self._asked = False
         if self._ahead:
             self._ahead += data
-        elif len(data) <= TURN_BYTES:
+        elif len(data) <= self._portions.size:
             self._take_in(data)
         else:
             self._ahead = data
             self._turn()
 
     def _turn(self) -> None:
-        """Take in a part of what was read, and the next one when others had their turn."""
+        """Take in a portion of what was read, and the next one when others had their turn."""
         transport = self._transport
         if transport is None or transport.is_closing():
             self._ahead = b""
             return
-        part, self._ahead = self._ahead[:TURN_BYTES], self._ahead[TURN_BYTES:]
-        self._take_in(part)
+        size = self._portions.size
+        portion, self._ahead = self._ahead[:size], self._ahead[size:]
+        began = self._server.now()
+        self._take_in(portion)
+        self._portions.took(len(portion), self._server.now() - began)
         if self._ahead:
             transport.pause_reading()
             self._loop.call_soon(self._turn)

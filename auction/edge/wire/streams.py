@@ -126,8 +126,9 @@ TABLE: Final[tuple[tuple[State | Fault | None, ...], ...]] = (
 class Arrival(msgspec.Struct, eq=False):
     """All that one read brought on one stream: its header fields, octets, trailers, end, or its reset.
 
-    `reset` is the peer's code, or ours where the peer broke a rule. A stream is heard of once a read, so a whole unary
-    call is one of these when it arrived at once. `data` is a bytearray when it came in several frames.
+    `reset` is the peer's code, or ours where the peer broke a rule; `sent_away`: by GOAWAY, so the peer never began it.
+    A stream is heard of once a read, so a whole unary call is one of these when it arrived at once. `data` is a
+    bytearray when it came in several frames.
     """
 
     stream: Stream
@@ -136,6 +137,7 @@ class Arrival(msgspec.Struct, eq=False):
     trailers: Fields | None = None
     ended: bool = False
     reset: int | None = None
+    sent_away: bool = False
 
 
 class Stream(msgspec.Struct, eq=False):
