@@ -111,6 +111,11 @@ class Scene:
         told = await self._first_line("exchange", self._exchange)
         self.grpc, self.http = told["grpc"], told["http"]
 
+    @property
+    def bidder_pids(self) -> list[int]:
+        """The processes of the bidders."""
+        return [process.pid for process in self._bidders.values()]
+
     async def fallen(self) -> None:
         """Wait until a process ends that was not asked to, and raise Broken."""
         processes = {**self._bidders, **({"exchange": self._exchange} if self._exchange else {})}
