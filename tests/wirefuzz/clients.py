@@ -19,11 +19,34 @@ from auction.edge.wire.link import SETTLED_TICKS, Link
 from auction.edge.wire.messages import Bounds
 from auction.edge.wire.places import Place
 from auction.edge.wire.queries import Resource
-from auction.edge.wire.streams import State
+from auction.edge.wire.streams import State, Stream
 
 SMALL: Final = WireLimits(streams=10, stream_window=1_000, connection_window=70_000, header_list_bytes=2_000)
 BOUNDS: Final = Bounds(octets=5_000, ratio=10)
 BODY_BYTES: Final = 3_000
+
+
+class Crossed:
+    """What is told of calls one of which we took back while the server went on: that, and no more.
+
+    What it says on that stream is forgiven once our reset has gone out, and may break a rule before; our reset goes out
+    at the end of a read, so where reads end decides. What holds in every case is asserted all the same.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Crossed)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Watched(Link):
+    """A connection that knows whether a call on it was taken back."""
+
+    crossed = False
+
+    def withdraw(self, stream: Stream) -> None:
+        self.crossed = True
+        super().withdraw(stream)
 
 
 class Transport(asyncio.Transport):
@@ -69,9 +92,9 @@ class Client:
         self.endings: dict[str, list[Any]] = {}
         self.heard: list[bytes] = []
 
-    def connected(self, streams: int) -> Link:
+    def connected(self, streams: int) -> Watched:
         """Add a connection to a peer that takes so many calls at a time."""
-        link = Link(self.channel, self._changed)
+        link = Watched(self.channel, self._changed)
         self.place.links.append(link)
         link.connection_made(Transport())
         link.data_received(frames.settings({Setting.MAX_CONCURRENT_STREAMS: streams}))
@@ -117,7 +140,7 @@ class Client:
         else:
             self._ended(name, ending.fault, ending.detail)
 
-    async def hear(self, link: Link, pieces: list[bytes]) -> list[Any]:
+    async def hear(self, link: Watched, pieces: list[bytes]) -> list[Any]:
         """Take what a server says; give what came of it."""
         transport = link._transport
         assert isinstance(transport, Transport)
@@ -160,7 +183,7 @@ async def _asks(pieces: list[bytes]) -> tuple[list[Any], object]:
     told = await client.hear(link, pieces)
     left = len(another.connection.streams)
     assert 5 == left + sum(map(len, client.endings.values())), "a call is open, or has ended"
-    return [told, left], client
+    return [Crossed()] if link.crossed else [told, left], client
 
 
 async def _away(pieces: list[bytes]) -> tuple[list[Any], object]:
@@ -176,7 +199,7 @@ async def _away(pieces: list[bytes]) -> tuple[list[Any], object]:
     assert not client.channel.queue
     assert waited == len(again.connection.streams) == again.calls, "what waits is sent"
     assert 2 == waited + sum(map(len, client.endings.values())), "a call waits, or has ended"
-    return [told, waited], client
+    return [Crossed()] if link.crossed else [told, waited], client
 
 
 async def _talks(pieces: list[bytes], queued: bool) -> tuple[list[Any], object]:
