@@ -503,8 +503,14 @@ def test_a_portion_is_as_long_in_time_whatever_is_in_it_between_a_least_and_a_mo
     made.took(2_048, 0.0)
     made.took(4_096, portions.PORTION_S / 100)
     assert 8_192 == made.size  # doubled, whatever would fit
-    made.took(100, 1.0)
-    assert 8_192 == made.size  # an end says nothing
+    made.took(100, portions.PORTION_S / 2)
+    assert 8_192 == made.size  # a short one says nothing
+    made.took(4_000, 2 * portions.PORTION_S)
+    assert 2_000 == made.size  # unless it was dear
+    made.took(2_000, portions.PORTION_S / 9)
+    made.took(4_000, portions.PORTION_S / 9)
+    made.took(8_000, 8_000 / 8_192 * portions.PORTION_S)
+    assert 8_192 == made.size
     made.took(8_192, portions.PORTION_S)
     assert 8_192 == made.size
     made.took(8_192, 2 * portions.PORTION_S)

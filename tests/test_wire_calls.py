@@ -447,6 +447,41 @@ async def test_what_waits_for_the_next_connection_ends_when_there_is_none_or_by_
             assert not one.queue
 
 
+async def test_a_bidder_that_goes_away_while_one_more_connection_is_opened_is_asked_on_that() -> None:
+    async def script(exchange: Exchange) -> None:
+        await (goes_away if peer.connections == 1 else answers)(exchange)
+
+    async with grpc_peer(script) as peer, channel(peer.port) as one:
+        settle(one)
+        (place,) = one._places.values()
+        first = one.ready[0]
+        first.connection.outbound.peer_streams = 1
+        asked = [Asked(one, body) for body in (b"a", b"b")]
+        assert place._attempt is not None  # the second waits, so one more is opened
+        first.data_received(frame(GOAWAY, b"\0" * 8))
+        assert [(Status.OK, b"a"), (Status.OK, b"b")] == [(await each.ended)[:2] for each in asked]
+
+
+async def test_whoever_is_told_of_an_end_may_cancel_and_ask() -> None:
+    async with grpc_peer(silent) as peer:
+        one = Channel("127.0.0.1", peer.port)
+        await one.open()
+        one.ready[0].connection.outbound.peer_streams = 1
+        told: list[str] = []
+        method = one.method(PATH)
+
+        def ended(*_: Any) -> None:
+            told.append("waited")
+            last.cancel()
+            one.unary(method, b"", lambda *_: told.append("asked again"))
+
+        one.unary(method, b"", lambda *_: told.append("under way"))
+        one.unary(method, b"", ended)
+        last = one.unary(method, b"", lambda *_: told.append("cancelled"))
+        await one.close()
+        assert ["asked again", "under way", "waited"] == sorted(told)
+
+
 async def test_what_was_begun_is_not_asked_again() -> None:
     async with two_places(cancels, cancels) as (first, second, one):
         assert Status.CANCELLED is (await ask(one))[0]

@@ -43,7 +43,8 @@ class Channel:
     agreed on another protocol, which are closed where there is none.
 
     A call is sent once. Only where the peer says that it never began it (REFUSED_STREAM, or above GOAWAY's last
-    stream) is it sent once more, on another connection, while time remains; above GOAWAY's it waits for one.
+    stream) is it sent once more, on another connection, while time remains; where GOAWAY came in order it may wait for
+    one.
     """
 
     def __init__(
@@ -247,7 +248,7 @@ class Channel:
     @property
     def _room(self) -> bool:
         """Whether a call may wait for a stream."""
-        return len(self.queue) < QUEUE_MAX and (bool(self.ready) or self._replacing)
+        return not self._closed and len(self.queue) < QUEUE_MAX and (bool(self.ready) or self._replacing)
 
     @property
     def _replacing(self) -> bool:
@@ -268,7 +269,8 @@ class Channel:
             if self.ready:
                 self.unqueue()
             elif not self._replacing:
-                for ask in list(self.queue):
+                while self.queue:  # whoever is told of an end may cancel or ask
+                    ask = next(iter(self.queue))
                     del self.queue[ask]
                     ask.cut(False, self._reason())
 
@@ -285,7 +287,8 @@ class Channel:
     def estranged(self) -> None:
         """Hear that an address speaks another protocol: what still waits for a stream may be better off elsewhere."""
         if not self.ready and not self._replacing:
-            for ask in list(self.queue):
+            while self.queue:
+                ask = next(iter(self.queue))
                 del self.queue[ask]
                 ask.move()
         self.changed()

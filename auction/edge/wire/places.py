@@ -172,11 +172,14 @@ class Place:
                 self.links.remove(link)
             self._empty.set()
             self._channel.lost()
-        if self._left or self._attempt is not None or any(one.ready for one in self.links):
+        if self._left or any(one.ready for one in self.links):
             self._channel.changed()
         elif link.in_order and self._retry is None:
             self.replacing = True  # calls wait for the new one, which is a round trip away
-            self._start()
+            if self._attempt is None:
+                self._start()
+            self._channel.changed()
+        elif self._attempt is not None:
             self._channel.changed()
         else:
             self._again()

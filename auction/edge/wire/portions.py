@@ -26,7 +26,7 @@ class Portions:
         self.size = PORTION_BYTES_FIRST
 
     def took(self, octets: int, seconds: float) -> None:
-        """Learn what a portion cost; one that was not full says little, and nothing is more than doubled at once."""
-        if octets == self.size:
+        """Learn what a portion cost; a short one says little unless it was dear, and no size is more than doubled."""
+        if octets == self.size or seconds > PORTION_S:
             fits = int(octets * PORTION_S / seconds) if seconds > 0.0 else PORTION_BYTES_MAX
             self.size = max(PORTION_BYTES_MIN, min(fits, 2 * octets, PORTION_BYTES_MAX))

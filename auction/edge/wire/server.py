@@ -185,7 +185,7 @@ class Served(Ticking):
         if self._ahead:
             self._ahead += data
         elif len(data) <= self._portions.size:
-            self._take_in(data)
+            self._measured(data)
         else:
             self._ahead = data
             self._turn()
@@ -198,14 +198,17 @@ class Served(Ticking):
             return
         size = self._portions.size
         portion, self._ahead = self._ahead[:size], self._ahead[size:]
-        began = self._server.now()
-        self._take_in(portion)
-        self._portions.took(len(portion), self._server.now() - began)
+        self._measured(portion)
         if self._ahead:
             transport.pause_reading()
             self._loop.call_soon(self._turn)
         elif not self._paused and not transport.is_closing():
             transport.resume_reading()
+
+    def _measured(self, portion: bytes) -> None:
+        began = self._server.now()
+        self._take_in(portion)
+        self._portions.took(len(portion), self._server.now() - began)
 
     def _take_in(self, data: bytes) -> None:
         self._reading = True
@@ -233,7 +236,8 @@ class Served(Ticking):
         self._paused = False
         self._held_check = 0
         self.flush()
-        if self._transport is not None and not self._ahead and not self._transport.is_closing():
+        ready = not self._ahead and not self._paused  # what was sent just now may be too much again
+        if self._transport is not None and ready and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def flush(self) -> None:
