@@ -94,7 +94,7 @@ def attempt(port: int, octets: bytes, reading: bool) -> None:
             while reading and connection.recv(65_536):
                 pass
             if not reading:
-                time.sleep(UNREAD_S)
+                time.sleep(UNREAD_S)  # the attack: connected, and not reading
         except OSError:
             pass  # which is what it was to come to
 

@@ -522,6 +522,23 @@ def test_a_portion_is_as_long_in_time_whatever_is_in_it_between_a_least_and_a_mo
     assert portions.PORTION_BYTES_MAX == made.size
 
 
+async def test_a_caller_that_reads_a_little_and_stops_again_is_not_read_from() -> None:
+    class Full(Unread):
+        """A transport that is full again with the first octet."""
+
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            one.pause_writing()
+
+    one, wire = server.Served(Server({PATH: lambda call: None}), asyncio.get_running_loop()), Full()
+    one.connection_made(wire)
+    assert not wire.reading
+    one._connection.out.append(b"due")
+    one.resume_writing()
+    assert not wire.reading
+    one.resume_writing()
+    assert wire.reading
+
+
 async def test_what_was_read_of_a_caller_that_is_gone_is_not_taken_in() -> None:
     answered: list[Call] = []
     wire, one = Unread(), server.Served(Server({PATH: answered.append}), asyncio.get_running_loop())

@@ -206,10 +206,14 @@ class Channel:
             link = self._pick(None)
             if link is None:
                 return
-            ask = next(iter(self.queue))
-            del self.queue[ask]
+            ask = self._first_queued()
             ask.waited()
             self._put(ask, link)
+
+    def _first_queued(self) -> Sent:
+        ask = next(iter(self.queue))
+        del self.queue[ask]
+        return ask
 
     def _wait(self, ask: Sent) -> None:
         """Keep a call until there is a stream for it, where there may soon be one."""
@@ -270,9 +274,7 @@ class Channel:
                 self.unqueue()
             elif not self._replacing:
                 while self.queue:  # whoever is told of an end may cancel or ask
-                    ask = next(iter(self.queue))
-                    del self.queue[ask]
-                    ask.cut(False, self._reason())
+                    self._first_queued().cut(False, self._reason())
 
     def adopt(self, transport: asyncio.Transport) -> None:
         """Take over a connection that agreed on HTTP/2 although it was not ours; calls wait until it is ready."""
@@ -288,9 +290,7 @@ class Channel:
         """Hear that an address speaks another protocol: what still waits for a stream may be better off elsewhere."""
         if not self.ready and not self._replacing:
             while self.queue:
-                ask = next(iter(self.queue))
-                del self.queue[ask]
-                ask.move()
+                self._first_queued().move()
         self.changed()
 
     def lost(self) -> None:
