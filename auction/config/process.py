@@ -56,7 +56,7 @@ class Server(Section):
         "`log.dir`. They share connections, not calls.",
     )
     transport: Literal["grpcio", "wire"] = Field(
-        default="grpcio",
+        default="wire",
         description="What carries gRPC to us: the exchange's own `wire`, or the library, which costs more of a core.",
     )
     tls: ServerTls | None = Field(

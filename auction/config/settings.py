@@ -252,7 +252,7 @@ class Bidder(Section):
         examples=["http://127.0.0.1:7504/openrtb2/bid"],
     )
     transport: Literal["grpcio", "wire"] = Field(
-        default="grpcio", description="What carries gRPC to it, as `server.transport`; `http` needs no choice."
+        default="wire", description="What carries gRPC to it, as `server.transport`; `http` needs no choice."
     )
     tls: ClientTls | None = Field(
         default=None,

@@ -37,8 +37,8 @@ exit codes:
 
 examples:
   python -m benchmarks.drill --only rollout --rounds 3
-  python -m benchmarks.drill --set server.transport=wire      over the exchange's own HTTP/2; clients lose nothing then,
-                                                              whether they watch health or not
+  python -m benchmarks.drill --set server.transport=grpcio    over the library: clients that do not watch health lose
+                                                              the calls of a round trip at some stops
   python -m benchmarks.drill --only scale --set server.connection_age_s=null      see it fail
   python -m benchmarks.drill --only rollout --rounds 3 --set server.notice_ms=0 --set server.drain_s=0
 """
